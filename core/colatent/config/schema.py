@@ -1,0 +1,164 @@
+"""Every setting of a run, field by field: what it means, its unit and its default.
+
+Models are frozen and refuse unknown keys; defaults are the published ones where the paper gives them. A codec's and a
+dataset's own settings live in their plugin's model and are nested here as plain mappings, since the core must not know
+any modality.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+
+
+class Settings(BaseModel):
+    """Base of all settings: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StreamConfig(Settings):
+    """One use of a modality in a run."""
+
+    codec: str
+    """Name of the codec, as `colatent plugins list` shows it."""
+    config: dict[str, Any] = {}
+    """The codec's own settings."""
+    weights: str | None = None
+    """A run or checkpoint whose trained codec of the same stream is used instead of training one."""
+
+
+class SegmentConfig(Settings):
+    """One part of a training sequence."""
+
+    stream: str
+    role: Literal["given", "generated"] = "generated"
+    """Given segments carry no loss: they are only looked at."""
+    same_group: bool = False
+    """Whether this segment and the one before it see each other (an instruction and its picture)."""
+
+
+class SourceConfig(Settings):
+    """One source of samples in the mixture."""
+
+    dataset: str
+    """Name of the dataset, as `colatent plugins list` shows it."""
+    weight: PositiveFloat = 1.0
+    """Share of samples drawn from this source, relative to the other sources."""
+    config: dict[str, Any] = {}
+    """The dataset's own settings."""
+    segments: tuple[SegmentConfig, ...] | None = None
+    """Order of streams in a sequence. Default: every stream whose codec reads a field of the sample, all generated."""
+
+
+class DataConfig(Settings):
+    """Where training samples come from."""
+
+    path: str | None = None
+    """A file or folder, for the sources that refer to it as ${data.path}."""
+    length: PositiveInt = 128
+    """Latents of one item in a training sequence, at most; longer items are cut where the codec can cut them."""
+    sources: dict[str, SourceConfig] = Field(min_length=1)
+
+
+class PriorConfig(Settings):
+    """The block-causal DiT."""
+
+    layers: NonNegativeInt = 6
+    """Layers whose parameters all streams share."""
+    dual_layers: NonNegativeInt = 0
+    """Layers before them with parameters per stream and joint attention."""
+    width: PositiveInt = 256
+    heads: PositiveInt = 4
+    rope_dim: PositiveInt | None = None
+    """Rotary channels of a head, even. Default: three quarters of the head, as published (96 of 128)."""
+    rope_theta: PositiveFloat = 10_000.0
+    mlp_ratio: PositiveInt = 4
+    norm_eps: PositiveFloat = 1e-5
+    qk_bias: bool = False
+    """Whether the projections to queries, keys and values have a bias."""
+
+
+class TimeLawConfig(Settings):
+    """How the noise level of a training block is drawn (t = 0 clean, t = 1 noise)."""
+
+    kind: Literal["logit_normal", "uniform"] = "logit_normal"
+    loc: float | None = None
+    """Mean of logit(t). Default: the width law 1 + ln(C / 16) / 2."""
+    scale: PositiveFloat = 1.0
+
+
+class FlowConfig(Settings):
+    """The flow-matching objective."""
+
+    time: TimeLawConfig = TimeLawConfig()
+    times: dict[str, TimeLawConfig] = {}
+    """Time laws of single streams, where they differ from `time`."""
+    weights: dict[str, NonNegativeFloat] = {}
+    """Weight of a stream's loss; 1 where not named."""
+    ragged: float = Field(default=0.5, ge=0.0, le=1.0)
+    """Share of training blocks that begin with some clean latents of a block cut short, as a prompt leaves them."""
+    history_dropout: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of noisy blocks that see only themselves, the layout of guidance's unconditional branch."""
+
+
+class StageConfig(Settings):
+    """One training stage."""
+
+    steps: PositiveInt
+    batch: PositiveInt = 16
+    """Sequences (stage codec: samples) per step."""
+    lr: PositiveFloat = 1e-3
+    warmup: NonNegativeInt = 100
+    schedule: Literal["cosine", "constant"] = "cosine"
+    min_lr: NonNegativeFloat = 0.0
+    """Learning rate at the end of the cosine."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: NonNegativeFloat = 0.01
+    clip: PositiveFloat = 1.0
+    """Largest norm of the gradient."""
+    ema: float = Field(default=0.999, ge=0.0, lt=1.0)
+    """Decay of the exponential moving average of the weights; 0 keeps none."""
+    precision: Literal["float32", "bf16"] = "float32"
+    """bf16: autocast over float32 weights."""
+    kl: NonNegativeFloat = 1e-4
+    """Stage codec: beta, the weight of KL(q || N(0, I)), summed over channels and averaged over latents."""
+    losses: dict[str, NonNegativeFloat] = {}
+    """Stage codec: weights of the codec's losses by name; 1 where not named."""
+    log_every: PositiveInt = 10
+    eval_every: NonNegativeInt = 500
+    """Steps between evaluations on held-out samples; 0 evaluates only at the end."""
+    save_every: PositiveInt = 500
+
+
+class SampleConfig(Settings):
+    """How a trained model generates, unless the call says otherwise."""
+
+    steps: PositiveInt = 16
+    solver: Literal["euler", "midpoint", "heun"] = "euler"
+    guidance: NonNegativeFloat = 1.0
+    """Scale s of classifier-free guidance u + s (c - u); 1 is off."""
+    max_units: PositiveInt = 128
+    """Data units (tokens, ...) to generate where an item does not end before."""
+
+
+class RunConfig(Settings):
+    """A whole run."""
+
+    name: str
+    out: str | None = None
+    """Run folder. Default: runs/NAME."""
+    seed: NonNegativeInt = 0
+    device: str = "auto"
+    """auto: CUDA where there is one, else the CPU."""
+    streams: dict[str, StreamConfig] = Field(min_length=1)
+    data: DataConfig
+    prior: PriorConfig = PriorConfig()
+    flow: FlowConfig = FlowConfig()
+    stages: dict[Literal["codec", "prior"], StageConfig] = Field(min_length=1)
+    """Stages in order: codec trains the codecs, prior trains the DiT over frozen codecs."""
+    sample: SampleConfig = SampleConfig()
+    init: str | None = None
+    """A run or checkpoint whose weights training starts from."""

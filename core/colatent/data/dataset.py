@@ -1,0 +1,28 @@
+"""The dataset contract: numbered samples, each a mapping from field names to items.
+
+A dataset is map-style and pure: a sample is a function of its index and of the generator handed in, so the order of
+training, resume and world size never depend on state that a dataset keeps. Built as `Class(config, split=...)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+
+Sample = Mapping[str, Any]
+Split = Literal["train", "heldout"]
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """A finite collection of samples."""
+
+    def __len__(self) -> int:
+        """Number of samples in one epoch, at least 1."""
+        ...
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        """Sample `index` (0 <= index < len). `rng` is the only source of randomness (where to cut a window, ...)."""
+        ...

@@ -1,0 +1,207 @@
+"""From a list of sequences to one flat batch for the two-copy pass.
+
+Sequences of any length lie end to end, each as its clean copy (what later blocks may look at) followed by its noisy
+copy (what is to be generated). Nothing is padded but the rectangles of attention. The clean copy leaves out what
+nothing looks at: the last group, mostly, is never history.
+
+Axes: N rows of the flat batch, S rows of one stream, T distinct times, C channels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colatent.latents.rows import AttentionPart, Layout, Rows
+from colatent.latents.sequence import Blocks, LatentSequence, blocks_of, next_offset, place, two_copy_mask
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StreamRows:
+    """The rows of one stream in a packed batch.
+
+    rows_S    their place in the flat batch; None where the stream fills it
+    z0_SC     clean latents (for pinned rows: the pinned value)
+    noise_SC  z1; zero where the row is clean
+    noisy_S   whether the row belongs to a noisy copy
+    weight_S  loss weight; 0 for clean, pinned and padding rows
+    t_S       noise level, 0 for clean and pinned rows
+    """
+
+    rows_S: Tensor | None
+    z0_SC: Tensor
+    noise_SC: Tensor
+    noisy_S: Tensor
+    weight_S: Tensor
+    t_S: Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PackedBatch:
+    """A flat batch: what a training step hands to the prior."""
+
+    streams: dict[str, StreamRows]
+    layout: Layout
+    positions_N3: Tensor
+    t_T: Tensor
+    t_index_N: Tensor
+
+    def to(self, device: torch.device) -> PackedBatch:
+        """A copy on `device`; itself where it is there already."""
+        if self.t_T.device == device:
+            return self
+        streams = {
+            name: StreamRows(**{k: None if v is None else v.to(device) for k, v in vars(rows).items()})
+            for name, rows in self.streams.items()
+        }
+        return PackedBatch(
+            streams=streams,
+            layout=self.layout,
+            positions_N3=self.positions_N3.to(device),
+            t_T=self.t_T.to(device),
+            t_index_N=self.t_index_N.to(device),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Flat:
+    """One sequence laid out flat: per-latent arrays in sequence order, and which latents each copy holds."""
+
+    blocks: Blocks
+    clean: np.ndarray
+    noisy: np.ndarray
+    positions_L3: Tensor
+    t_L: Tensor
+
+
+def pack(sequences: Sequence[LatentSequence]) -> PackedBatch:
+    """Pack sequences end to end. Every generated segment must carry noise and times."""
+    flats = [_flatten(sequence) for sequence in sequences]
+    streams = _pack_streams(sequences, flats)
+    t_N = torch.cat([torch.cat([torch.zeros(len(flat.clean)), flat.t_L[flat.noisy]]) for flat in flats])
+    t_T, t_index_N = torch.unique(torch.cat([torch.zeros(1), t_N]), return_inverse=True)
+    return PackedBatch(
+        streams=streams,
+        layout=two_copy_layout([(flat.blocks, flat.clean, flat.noisy) for flat in flats]),
+        positions_N3=torch.cat([flat.positions_L3[np.concatenate([flat.clean, flat.noisy])] for flat in flats]),
+        t_T=t_T,
+        t_index_N=t_index_N[1:],
+    )
+
+
+def _flatten(sequence: LatentSequence) -> _Flat:
+    blocks = blocks_of(sequence)
+    noisy = np.flatnonzero(blocks.generated_L)
+    assert len(noisy), "a training sequence needs a generated segment"
+    seen = blocks.group_L < blocks.group_L[noisy].max()
+    placed, offset = [], 0.0
+    for segment in sequence:
+        placed.append(place(segment.positions_LA, offset))
+        offset = next_offset(placed[-1])
+    return _Flat(blocks, np.flatnonzero(seen), noisy, torch.cat(placed), torch.cat([_times(s) for s in sequence]))
+
+
+def _times(segment) -> Tensor:  # type: ignore[no-untyped-def]
+    """Noise level of each latent, 0 where it is given or pinned. (L,)"""
+    t_L = torch.zeros(len(segment.z_LC))
+    if segment.generated:
+        t_L = torch.tensor(segment.t_K).repeat_interleave(torch.tensor(segment.block_lengths))
+        t_L[pinned_rows(segment.block_lengths, segment.pinned_K)] = 0.0
+    return t_L
+
+
+def pinned_rows(block_lengths: Sequence[int], pinned_K: Sequence[int]) -> Tensor:
+    """Which latents are pinned: the first `pinned_K[k]` of each block. Bool (L,)."""
+    pinned = pinned_K or [0] * len(block_lengths)
+    return torch.cat([torch.arange(length) < count for length, count in zip(block_lengths, pinned, strict=True)])
+
+
+def _pack_streams(sequences: Sequence[LatentSequence], flats: Sequence[_Flat]) -> dict[str, StreamRows]:
+    parts: dict[str, list[dict[str, Tensor]]] = {}
+    offset = 0
+    for sequence, flat in zip(sequences, flats, strict=True):
+        for copy, latents in (("clean", flat.clean), ("noisy", flat.noisy)):
+            start = 0
+            for segment in sequence:
+                stop = start + len(segment.z_LC)
+                low, high = np.searchsorted(latents, [start, stop])
+                local = torch.from_numpy(latents[low:high] - start)
+                if len(local):
+                    rows = torch.arange(offset + int(low), offset + int(high))
+                    parts.setdefault(segment.stream, []).append(_rows(segment, local, rows, copy == "noisy"))
+                start = stop
+            offset += len(latents)
+    packed = {name: {k: torch.cat([part[k] for part in some]) for k in some[0]} for name, some in parts.items()}
+    if len(packed) == 1:
+        return {name: StreamRows(**{**rows, "rows_S": None}) for name, rows in packed.items()}  # type: ignore[arg-type]
+    return {name: StreamRows(**rows) for name, rows in packed.items()}
+
+
+def _rows(segment, local: Tensor, rows: Tensor, noisy: bool) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+    z_SC = segment.z_LC[local]
+    flag = torch.full((len(local),), noisy)
+    if not noisy:
+        zero = torch.zeros(len(local))
+        return {
+            "rows_S": rows,
+            "z0_SC": z_SC,
+            "noise_SC": torch.zeros_like(z_SC),
+            "noisy_S": flag,
+            "weight_S": zero,
+            "t_S": zero,
+        }
+    pinned = pinned_rows(segment.block_lengths, segment.pinned_K)[local]
+    if segment.pinned_LC is not None:
+        z_SC = torch.where(pinned[:, None], segment.pinned_LC[local], z_SC)
+    weight = torch.ones(len(local)) if segment.weight_L is None else segment.weight_L[local].float()
+    return {
+        "rows_S": rows,
+        "z0_SC": z_SC,
+        "noise_SC": segment.noise_LC[local],
+        "noisy_S": flag,
+        "weight_S": weight * ~pinned,
+        "t_S": _times(segment)[local],
+    }
+
+
+def two_copy_layout(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> Layout:
+    """Attention of a packed two-copy pass; `flats` holds (blocks, clean latents, noisy latents) of each sequence."""
+    clean_lengths = [len(clean) for _, clean, _ in flats]
+    noisy_lengths = [len(noisy) for _, _, noisy in flats]
+    lengths = [a + b for a, b in zip(clean_lengths, noisy_lengths, strict=True)]
+    starts = [int(start) for start in np.cumsum([0, *lengths[:-1]])]
+    masks = _masks(flats)
+    noisy_starts = [start + count for start, count in zip(starts, clean_lengths, strict=True)]
+    noisy_queries = Rows(noisy_starts, noisy_lengths)
+    parts = []
+    if max(clean_lengths):
+        clean_rows = Rows(starts, clean_lengths)
+        clean_mask = [m[:c, :c] for m, c in zip(masks, clean_lengths, strict=False)]
+        parts.append(AttentionPart(queries=clean_rows, keys=clean_rows, mask_BQK=stack_masks(clean_mask)))
+    noisy_mask = [m[c:] for m, c in zip(masks, clean_lengths, strict=False)]
+    parts.append(AttentionPart(queries=noisy_queries, keys=Rows(starts, lengths), mask_BQK=stack_masks(noisy_mask)))
+    return Layout(tuple(parts), sum(lengths))
+
+
+def _masks(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+    """The two-copy mask of each sequence; only one where all sequences are laid out alike."""
+    if len({blocks.key() for blocks, _, _ in flats}) == 1:
+        flats = flats[:1]
+    return [two_copy_mask(blocks, clean=clean, noisy=noisy) for blocks, clean, noisy in flats]
+
+
+def stack_masks(masks: Sequence[np.ndarray], *, align: str = "left") -> Tensor:
+    """Masks of different sizes as one (B, Q, K), padding seen by nobody and padding queries seeing everything."""
+    height, width = (max(mask.shape[axis] for mask in masks) for axis in (0, 1))
+    stacked = np.zeros((len(masks), height, width), dtype=bool)
+    for row, mask in zip(stacked, masks, strict=True):
+        high, wide = mask.shape
+        if align == "right":
+            row[: height - high], row[height - high :, width - wide :] = True, mask
+        else:
+            row[high:], row[:high, :wide] = True, mask
+    return torch.from_numpy(stacked)

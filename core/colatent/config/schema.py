@@ -12,7 +12,6 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 
-
 class Settings(BaseModel):
     """Base of all settings: frozen, unknown keys refused."""
 

@@ -1,0 +1,87 @@
+"""Bytes that are on the disk when a function returns, and names that never show half a file.
+
+Everything that lasts is written through here: under a temporary name, synced, then renamed. Files are opened by Python
+itself, so that permissions follow the umask and a full disk is an `OSError` with its errno. Temporary names start with
+`.tmp-`, lie beside what they become, and are worth nothing once the process that made them is gone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from colatent.errors import UserError
+
+TEMPORARY = ".tmp-"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """Size in bytes and sha256 of a file's content."""
+
+    size: int
+    sha256: str
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> FileRecord:
+    """Write a new file chunk by chunk and sync it; only one chunk is held at a time."""
+    digest, size = hashlib.sha256(), 0
+    with open(path, "xb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+            digest.update(chunk)
+            size += memoryview(chunk).nbytes
+        file.flush()
+        os.fsync(file.fileno())
+    return FileRecord(size=size, sha256=digest.hexdigest())
+
+
+def hash_file(path: Path) -> str:
+    """The sha256 of a file's content."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder last: a rename is only on the disk once its folder is synced."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def temporary_beside(path: Path) -> Path:
+    """A temporary name in the same folder (so that a rename is atomic), used by nobody else."""
+    return path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """Replace a file as a whole: after a crash it holds the old bytes or the new ones."""
+    temporary = temporary_beside(path)
+    try:
+        write_chunks(temporary, [data])
+        os.replace(temporary, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        do = "make room or write elsewhere"
+        raise UserError(f"cannot be written: {error.strerror or error}", where=str(path), do=do) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """`atomic_write_bytes` in UTF-8."""
+    atomic_write_bytes(path, text.encode("utf-8"))
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder as a whole: a crash halfway leaves a temporary name, never a folder with files missing."""
+    aside = temporary_beside(folder)
+    os.rename(folder, aside)
+    shutil.rmtree(aside, ignore_errors=True)

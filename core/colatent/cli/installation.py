@@ -1,0 +1,42 @@
+"""What is installed beside us, told from package metadata: nothing is imported to learn its version."""
+
+from __future__ import annotations
+
+STACK = (
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "xformers",
+    "numpy",
+    "pydantic",
+    "pluggy",
+    "click",
+    "omegaconf",
+    "webdataset",
+    "safetensors",
+    "tokenizers",
+    "rich",
+    "tensorboard",
+    "matplotlib",
+)
+"""What `doctor` tells the versions of."""
+
+
+def version_of(name: str) -> str:
+    """A package's installed version, without importing it."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def devices() -> list[str]:
+    """What torch can compute on. Imports torch."""
+    try:
+        import torch
+    except Exception as error:  # a broken installation is what a doctor is asked about
+        return [f"torch does not import: {type(error).__name__}: {error}"]
+    cuda = [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
+    return [f"cpu ({torch.get_num_threads()} threads)", *cuda]

@@ -1,0 +1,87 @@
+"""Several datasets as one endless, resumable stream of samples.
+
+Which source comes next, in which order a source is read, and how a window is cut are functions of the seed and of the
+number of samples drawn. So the whole position is one count per source: small, plain JSON, exact on resume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from colatent.data.dataset import Dataset, Sample
+from colatent.latents.draws import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawn:
+    """One sample with the names that its randomness hangs on.
+
+    source  name of its source
+    key     (source, index): the same sample has the same key in every epoch
+    epoch   how often the source had been read through before
+    """
+
+    source: str
+    key: str
+    epoch: int
+    sample: Sample
+
+
+class Mixture:
+    """Endless draws from weighted sources."""
+
+    def __init__(self, sources: Mapping[str, tuple[Dataset, float]], *, seed: int) -> None:
+        self._datasets = {name: dataset for name, (dataset, _) in sources.items()}
+        weights = np.array([weight for _, weight in sources.values()])
+        self._bounds = np.cumsum(weights / weights.sum())
+        self._seed = seed
+        self._drawn = dict.fromkeys(sources, 0)
+        self._order: dict[str, tuple[int, np.ndarray]] = {}
+
+    def take(self, count: int) -> list[Drawn]:
+        """The next `count` samples."""
+        return [self._next() for _ in range(count)]
+
+    def state(self) -> dict[str, Any]:
+        """Position, JSON-able."""
+        return {"drawn": dict(self._drawn)}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a position that `state` gave."""
+        self._drawn = {name: int(state["drawn"][name]) for name in self._datasets}
+
+    def _next(self) -> Drawn:
+        total = sum(self._drawn.values())
+        place = generator(self._seed, "mixture", total).uniform()
+        name = list(self._datasets)[min(int(np.searchsorted(self._bounds, place, side="right")), len(self._bounds) - 1)]
+        count = self._drawn[name]
+        self._drawn[name] = count + 1
+        epoch, place_in_epoch = divmod(count, len(self._datasets[name]))
+        index = int(self._permutation(name, epoch)[place_in_epoch])
+        rng = generator(self._seed, "sample", name, epoch, index)
+        sample = self._datasets[name].sample(index, rng)
+        return Drawn(source=name, key=f"{name}/{index}", epoch=epoch, sample=sample)
+
+    def _permutation(self, name: str, epoch: int) -> np.ndarray:
+        known = self._order.get(name)
+        if known is None or known[0] != epoch:
+            order = generator(self._seed, "order", name, epoch).permutation(len(self._datasets[name]))
+            known = self._order[name] = (epoch, order)
+        return known[1]
+
+
+def first_samples(dataset: Dataset, name: str, *, count: int, seed: int) -> list[Drawn]:
+    """The first `count` samples of a dataset (fewer where it has fewer), the same at every call."""
+    return [
+        Drawn(
+            source=name,
+            key=f"{name}/{index}",
+            epoch=0,
+            sample=dataset.sample(index, generator(seed, "first", name, index)),
+        )
+        for index in range(min(count, len(dataset)))
+    ]

@@ -1,0 +1,61 @@
+"""The curves of a run as one picture: losses by stage, and scores on held-out samples."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from colatent.checkpoint.run import RunFolder
+
+SKIPPED = {"stage", "step", "lr", "grad_norm", "tokens_per_second", "eval", "loss"}
+
+Series = dict[str, list[tuple[int, float]]]
+
+
+def read_series(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Series, Series]]:
+    """Training losses and held-out scores by stage: name -> [(step, value)]."""
+    stages: dict[str, tuple[Series, Series]] = {}
+    for record in records:
+        losses, scores = stages.setdefault(record["stage"], (defaultdict(list), defaultdict(list)))
+        for name, value in record.get("eval", {}).items():
+            scores[name].append((record["step"], value))
+        for name, value in record.items():
+            if name not in SKIPPED:
+                losses[name].append((record["step"], value))
+    return stages
+
+
+def draw_curves(folder: Path | str) -> Path:
+    """Draw `curves.png` into a run folder; returns its path."""
+    run = RunFolder.open(folder)
+    return _draw(read_series(run.metrics()), run.path / "curves.png")
+
+
+def _draw(stages: Mapping[str, tuple[Series, Series]], path: Path) -> Path:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows = max(1, len(stages))
+    figure = Figure(figsize=(11, 3.8 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, 2, squeeze=False)
+    for (left, right), (stage, (losses, scores)) in zip(axes, stages.items(), strict=False):
+        _panel(left, losses, title=f"{stage}: training loss", log=True)
+        _panel(right, scores, title=f"{stage}: held out", log=False)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _panel(axis: Any, series: Series, *, title: str, log: bool) -> None:
+    for name, points in series.items():
+        steps, values = zip(*points, strict=True)
+        axis.plot(steps, values, label=name, linewidth=1.2, marker="o" if len(points) < 12 else None, markersize=3)
+    axis.set_title(title)
+    axis.set_xlabel("step")
+    if log and series:
+        axis.set_yscale("log")
+    axis.grid(alpha=0.3)
+    if series:
+        axis.legend(fontsize=7)

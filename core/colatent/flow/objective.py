@@ -1,0 +1,88 @@
+"""The flow-matching objective on a packed batch.
+
+Noise levels and noise are drawn per block from (seed, purpose, epoch, sample key), then one two-copy pass gives the
+velocity of all noisy rows. The loss is the mean squared error of velocity, averaged over the rows that count.
+
+Axes: N rows, S rows of one stream, T distinct times, C channels, K blocks of a segment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from colatent.config.schema import FlowConfig
+from colatent.flow.path import interpolate, target_velocity
+from colatent.flow.time_law import draw_times
+from colatent.latents.draws import Name, generator, normal
+from colatent.latents.packing import PackedBatch
+from colatent.plugins.contract import Encoded
+
+
+class VelocityNetwork(Protocol):
+    """What the objective needs of the prior."""
+
+    def modulate(self, t_T: Tensor) -> object: ...
+
+    def __call__(self, x: Mapping[str, Tensor], **context: object) -> dict[str, Tensor]: ...
+
+
+def draw_cuts(config: FlowConfig, block_lengths: tuple[int, ...], *names: Name) -> tuple[int, ...]:
+    """How many leading latents of each block are pinned clean: 0 for most, 1 to length - 1 for a share `ragged`."""
+    rng = generator(*names, "ragged")
+    chosen, place = rng.uniform(size=len(block_lengths)), rng.uniform(size=len(block_lengths))
+    return tuple(
+        1 + int(u * (length - 1)) if c < config.ragged and length > 1 else 0
+        for c, u, length in zip(chosen, place, block_lengths, strict=True)
+    )
+
+
+def draw_noise(config: FlowConfig, stream: str, encoded: Encoded, *names: Name) -> dict[str, object]:
+    """Times, noise and dropped histories of a generated segment, as the fields of `Segment`."""
+    channels, blocks = encoded.mean_LC.shape[1], len(encoded.block_lengths)
+    law = config.times.get(stream, config.time)
+    dropped = generator(*names, "history").uniform(size=blocks) < config.history_dropout
+    return {
+        "t_K": draw_times(law, channels, blocks, generator(*names, "time")),
+        "noise_LC": normal(encoded.mean_LC.shape, *names, "noise"),
+        "alone_K": tuple(bool(flag) for flag in dropped),
+    }
+
+
+def velocity_errors(prior: VelocityNetwork, batch: PackedBatch) -> dict[str, tuple[Tensor, Tensor]]:
+    """Squared error of velocity, mean over channels, and weight of every noisy row by stream: (S,), (S,)."""
+    x, wanted = {}, {}
+    for name, rows in batch.streams.items():
+        x[name] = interpolate(rows.z0_SC, rows.noise_SC, rows.t_S[:, None])
+        wanted[name] = rows.noisy_S.nonzero()[:, 0]
+    velocity = prior(
+        x,
+        layout=batch.layout,
+        rows={name: rows.rows_S for name, rows in batch.streams.items()},
+        positions_N3=batch.positions_N3,
+        t_index_N=batch.t_index_N,
+        modulation=prior.modulate(batch.t_T),
+        wanted={name: index for name, index in wanted.items() if len(index)},
+    )
+    errors = {}
+    for name, v_SC in velocity.items():
+        rows, index = batch.streams[name], wanted[name]
+        target_SC = target_velocity(rows.z0_SC[index], rows.noise_SC[index])
+        errors[name] = ((v_SC.float() - target_SC).square().mean(-1), rows.weight_S[index])
+    return errors
+
+
+def flow_losses(prior: VelocityNetwork, batch: PackedBatch) -> dict[str, Tensor]:
+    """Mean squared error of velocity per stream, over the rows that count."""
+    return {
+        name: (error_S * weight_S).sum() / weight_S.sum().clamp(min=1e-9)
+        for name, (error_S, weight_S) in velocity_errors(prior, batch).items()
+    }
+
+
+def total_loss(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """The streams' losses, weighted."""
+    return torch.stack([weights.get(name, 1.0) * loss for name, loss in losses.items()]).sum()

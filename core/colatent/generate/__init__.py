@@ -1,0 +1,1 @@
+"""Generation: prompt -> prefix -> block after block -> items."""

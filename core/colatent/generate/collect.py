@@ -1,0 +1,51 @@
+"""The decode stream of codecs that do not stream: keep the latents, decode whole items at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from colatent.plugins.contract import Codec, Encoded, Item, Latents
+
+
+class CollectingStream:
+    """Latents of B items, gathered block after block."""
+
+    def __init__(self, codec: Codec, given: Sequence[Encoded | None]) -> None:
+        self.codec = codec
+        self._latents: list[Latents | None] = [None] * len(given)
+        for number, record in enumerate(given):
+            if record is not None and len(record.mean_LC):
+                self._latents[number] = record.sample(None)
+
+    def push(self, blocks: Sequence[Latents]) -> None:
+        """See `DecodeStream.push`."""
+        self._latents = [
+            block if before is None else join(before, block)
+            for before, block in zip(self._latents, blocks, strict=True)
+        ]
+
+    def finished(self) -> list[bool]:
+        """See `DecodeStream.finished`."""
+        return [latents is not None and self.codec.finished(latents) for latents in self._latents]
+
+    def items(self) -> list[Item]:
+        """See `DecodeStream.items`."""
+        latents = [latents for latents in self._latents if latents is not None]
+        assert len(latents) == len(self._latents), "nothing was generated"
+        return self.codec.decode(latents)
+
+    def details(self) -> list[dict[str, Any]]:
+        """See `DecodeStream.details`."""
+        return [{} for _ in self._latents]
+
+
+def join(before: Latents, after: Latents) -> Latents:
+    """One item's latents with a block appended."""
+    return Latents(
+        z_LC=torch.cat([before.z_LC, after.z_LC]),
+        block_lengths=before.block_lengths + after.block_lengths,
+        positions_LA=torch.cat([before.positions_LA, after.positions_LA]),
+    )

@@ -1,0 +1,166 @@
+"""The generation loop: fill the cache, then block by block solve the flow, commit the block, decode it.
+
+The two guidance branches are one pass: the conditional rows read the cache, the unconditional ones see their own block
+alone. (Rotary is relative, so a block alone is the same at any position; it need not be moved to 0.) Latents of a
+prompt's partial block are pinned: at t = 0, with their value put back after every step.
+
+Axes: B samples, K latents of a block, C channels, N rows of the flat batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from colatent.flow.guidance import guide
+from colatent.flow.solvers import SOLVERS, times_visited, uniform_grid
+from colatent.generate.prefix import Prefix, pack_prefixes, prefix_of
+from colatent.generate.requests import Request, Settings
+from colatent.latents.draws import normal
+from colatent.latents.rows import AttentionPart, Layout, Rows
+from colatent.latents.sequence import place
+from colatent.plugins.contract import BlockPlan, Codec, Latents, PlanRequest
+from colatent.prior.cache import KVCache
+from colatent.prior.dit import Prior
+from colatent.prior.modulation import Modulation
+
+
+class BlockSampler:
+    """Generates items of one stream for B requests in step, block after block; blocks of a step are equally long."""
+
+    def __init__(
+        self, prior: Prior, codec: Codec, requests: Sequence[Request], *, settings: Settings, window: int
+    ) -> None:
+        self.prior, self.requests, self.settings = prior, requests, settings
+        self.device = next(prior.parameters()).device
+        self.target = requests[0].target
+        self.channels = prior.channels[self.target]
+        self.prefixes = [prefix_of(request, channels=self.channels) for request in requests]
+        self.plans = [codec.plan(PlanRequest(given=r.own, options=r.options)) for r in requests]
+        self.grid = uniform_grid(settings.steps)
+        visited = times_visited(settings.solver, self.grid)
+        self.times = (0.0, *(t for t in visited if t != 0.0))
+        self.modulation = prior.modulate(torch.tensor(self.times, device=self.device))
+        self._window, self._number = window, 0
+        self.cache: KVCache | None = None
+
+    @torch.no_grad()
+    def __iter__(self) -> Iterator[list[Latents]]:
+        """The next block of every sample, until a plan ends."""
+        for plans in zip(*self.plans, strict=False):
+            yield self._block(plans)
+
+    def _block(self, plans: Sequence[BlockPlan]) -> list[Latents]:
+        if self.cache is None:
+            self.cache = self._fill(max(plan.length for plan in plans))
+        length = plans[0].length
+        assert all(plan.length == length for plan in plans), "samples of a batch have equal blocks"
+        block = _Block(self, plans)
+        z_BKC = block.solve()
+        block.commit(z_BKC)
+        self.cache.commit(length)
+        self._number += 1
+        return [
+            Latents(z_LC=z_KC.cpu(), block_lengths=(length,), positions_LA=plan.positions_LA)
+            for z_KC, plan in zip(z_BKC, plans, strict=True)
+        ]
+
+    def _fill(self, block: int) -> KVCache:
+        """The cache with everything that is given."""
+        cache = self.prior.new_cache(batch=len(self.requests), window=self._window, block=block)
+        batch = pack_prefixes(self.prefixes, window=self._window)
+        if batch is not None and self._window:
+            self.prior(
+                {name: z_SC.to(self.device) for name, z_SC in batch.x.items()},
+                layout=batch.layout,
+                rows={name: None if rows is None else rows.to(self.device) for name, rows in batch.rows.items()},
+                positions_N3=batch.positions_N3.to(self.device),
+                t_index_N=torch.zeros(batch.layout.length, dtype=torch.int64, device=self.device),
+                modulation=self.modulation,
+                cache=cache,
+                wanted={},
+            )
+            cache.filled(batch.length_B)
+        return cache
+
+    def noise(self, length: int) -> Tensor:
+        """z1 of the current block, (B, K, C): a function of each sample's names and the block's number."""
+        return torch.stack(
+            [normal((length, self.channels), *r.names, self.target, self._number) for r in self.requests]
+        ).to(self.device)
+
+    def pinned(self, length: int) -> tuple[Tensor, Tensor]:
+        """Which latents of the current block are given (B, K), and their values (B, K, C)."""
+        flag_BK = torch.zeros(len(self.requests), length, dtype=torch.bool)
+        value_BKC = torch.zeros(len(self.requests), length, self.channels)
+        if self._number == 0:
+            for row, prefix in enumerate(self.prefixes):
+                count = len(prefix.pinned_RC)
+                flag_BK[row, :count], value_BKC[row, :count] = True, prefix.pinned_RC
+        return flag_BK.to(self.device), value_BKC.to(self.device)
+
+
+class _Block:
+    """One block of every sample on its way from noise to latents."""
+
+    def __init__(self, sampler: BlockSampler, plans: Sequence[BlockPlan]) -> None:
+        assert sampler.cache is not None
+        self.sampler, self.cache = sampler, sampler.cache
+        self.batch, self.length = len(plans), plans[0].length
+        self.pinned_BK, self.value_BKC = sampler.pinned(self.length)
+        placed = [place(p.positions_LA, x.offset) for p, x in zip(plans, sampler.prefixes, strict=True)]
+        self.positions_N3 = torch.cat(placed).to(sampler.device)
+        # Where a sample has no history both branches are the same, so guidance is off.
+        history_B = (self.cache.length_B > 0).to(sampler.device)
+        self.scale_B11 = torch.where(history_B, sampler.settings.guidance, 1.0)[:, None, None]
+        self.guided = sampler.settings.guidance != 1.0 and bool(history_B.any())
+        mask_BQK = self.cache.mask_BQK(self.length)
+        self.single = branch_layout(self.batch, self.length, mask_BQK, alone=False)
+        self.both = branch_layout(self.batch, self.length, mask_BQK, alone=True) if self.guided else self.single
+
+    def solve(self) -> Tensor:
+        """Noise to latents."""
+        z_BKC = torch.where(self.pinned_BK[..., None], self.value_BKC, self.sampler.noise(self.length))
+        return SOLVERS[self.sampler.settings.solver](self.velocity, z_BKC, self.sampler.grid)
+
+    def velocity(self, z_BKC: Tensor, t: float) -> Tensor:
+        """Guided velocity at one time; zero for pinned latents, which so keep their value."""
+        copies = 2 if self.guided else 1
+        index_BK = torch.where(self.pinned_BK, 0, self.sampler.times.index(t))
+        v = self._run(z_BKC.repeat(copies, 1, 1), index_BK.repeat(copies, 1), self.both)
+        if self.guided:
+            v = guide(*v.chunk(2), self.scale_B11)
+        return v.masked_fill(self.pinned_BK[..., None], 0.0)
+
+    def commit(self, z_BKC: Tensor) -> None:
+        """One pass at t = 0, whose keys stay in the cache."""
+        self._run(z_BKC, torch.zeros_like(self.pinned_BK, dtype=torch.int64), self.single, wanted={})
+
+    def _run(
+        self, z_BKC: Tensor, index_BK: Tensor, layout: Layout, *, wanted: Mapping[str, Tensor | None] | None = None
+    ) -> Tensor:
+        sampler, copies = self.sampler, len(z_BKC) // self.batch
+        velocity = sampler.prior(
+            {sampler.target: z_BKC.flatten(0, 1)},
+            layout=layout,
+            rows={sampler.target: None},
+            positions_N3=self.positions_N3.repeat(copies, 1),
+            t_index_N=index_BK.flatten(),
+            modulation=sampler.modulation,
+            cache=self.cache,
+            wanted=wanted,
+        )
+        return velocity[sampler.target].view_as(z_BKC) if velocity else z_BKC
+
+
+def branch_layout(batch: int, length: int, mask_BQK: Tensor | None, *, alone: bool) -> Layout:
+    """Rows of one block per sample that read the cache; with `alone`, as many again that see nothing but their block."""
+    rows = Rows(range(0, batch * length, length), (length,) * batch)
+    parts = [AttentionPart(queries=rows, keys=rows, mask_BQK=mask_BQK, cache="read")]
+    if alone:
+        start = batch * length
+        again = Rows(range(start, 2 * start, length), (length,) * batch)
+        parts.append(AttentionPart(queries=again, keys=again))
+    return Layout(tuple(parts), batch * length * len(parts))

@@ -1,0 +1,212 @@
+"""A trained model: codecs, a prior, and `generate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from colatent.checkpoint.codecs import CodecFacts, check_same_codec, load_codec, load_weights
+from colatent.checkpoint.folder import Checkpoint
+from colatent.checkpoint.resolve import resolve_model
+from colatent.config.checks import validate
+from colatent.config.schema import PriorConfig, SampleConfig
+from colatent.errors import UserError
+from colatent.generate.collect import CollectingStream, join
+from colatent.generate.engine import BlockSampler
+from colatent.generate.requests import Given, Request, Result, Settings
+from colatent.plugins.contract import Codec, DecodeStream, Encoded, Item, Latents, Promptable, StreamingCodec
+from colatent.plugins.pluginset import PluginSet, load_plugins
+from colatent.prior.dit import Prior
+
+BATCH = 64
+"""Samples that are generated together at most."""
+
+
+def load(path: str | Path, *, plugins: PluginSet | None = None, device: str = "cpu", ema: bool = True) -> Model:
+    """The model in a run, a stage's checkpoints or one checkpoint; with `ema` its averaged weights, where it has them."""
+    checkpoint, plugins = resolve_model(path), plugins or load_plugins()
+    if not checkpoint.has("prior"):
+        raise UserError("has no prior yet, only codecs", where=str(checkpoint.path), do="train stage prior first")
+    stored = checkpoint.document("model")
+    codecs = {}
+    for name, remembered in stored["codecs"].items():
+        codec, facts = load_codec(checkpoint, name, plugins=plugins)
+        check_same_codec(_facts(remembered), facts, stream=name, where=str(checkpoint.path))
+        codecs[name] = codec.to(device).eval().requires_grad_(False)  # type: ignore[attr-defined]
+    return Model(
+        prior=_load_prior(checkpoint, stored, ema=ema).to(device),
+        codecs=codecs,
+        sample=validate(SampleConfig, stored["sample"], where="sample"),
+        window=stored["window"],
+    )
+
+
+def _facts(stored: Mapping[str, Any]) -> CodecFacts:
+    return CodecFacts(**stored)
+
+
+def _load_prior(checkpoint: Checkpoint, stored: Mapping[str, Any], *, ema: bool) -> Prior:
+    prior = Prior(validate(PriorConfig, stored["prior"], where="prior"), stored["channels"])
+    group = "prior.ema" if ema and checkpoint.has("prior.ema") else "prior"
+    load_weights(prior, checkpoint.tensors(group), where=f"{checkpoint.path}/{group}.safetensors")
+    return prior.eval().requires_grad_(False)
+
+
+class Model:
+    """Codecs by stream and the prior over their latents."""
+
+    def __init__(self, *, prior: Prior, codecs: Mapping[str, Codec], sample: SampleConfig, window: int) -> None:
+        """`window`: latents of history that the prior was trained to look back at."""
+        self.prior, self.codecs, self.sample, self.window = prior, dict(codecs), sample, window
+
+    def generate(
+        self,
+        prompt: str | Sequence[Given] = "",
+        *,
+        target: str | None = None,
+        max_new_tokens: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+    ) -> Item:
+        """One item: what continues a string (its continuation only), or an item of stream `target` given others.
+
+        max_new_tokens  budget in the target's data units; ends before where the item ends
+        steps, guidance, solver  how the flow is solved; the run's config where not said
+        """
+        results = self.generate_many(
+            [prompt],
+            target=target,
+            max_new_tokens=max_new_tokens,
+            steps=steps,
+            guidance=guidance,
+            solver=solver,
+            seed=seed,
+            options=options,
+        )
+        return results[0][0].item
+
+    def generate_many(
+        self,
+        prompts: Sequence[str | Sequence[Given]],
+        *,
+        n: int = 1,
+        target: str | None = None,
+        max_new_tokens: int | None = None,
+        steps: int | None = None,
+        guidance: float | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        options: Mapping[str, Any] | None = None,
+        batch: int = BATCH,
+        progress: Any = None,
+    ) -> list[list[Result]]:
+        """`n` samples for each prompt. Sample i of any prompt depends on (seed, i) and the prompt, never on the batch.
+
+        `progress(done, total)` is called after each batch.
+        """
+        settings = Settings(
+            steps=steps or self.sample.steps,
+            solver=solver or self.sample.solver,
+            guidance=self.sample.guidance if guidance is None else guidance,
+        )
+        _check_settings(settings, n, max_new_tokens)
+        units = self.sample.max_units if max_new_tokens is None else max_new_tokens
+        prepared = [self._prepare(prompt, target) for prompt in prompts]
+        requests = [
+            Request(target=name, given=given, own=own, names=(seed, number), options=options or {})
+            for name, given, own in prepared
+            for number in range(n)
+        ]
+        results: list[Result] = []
+        for start in range(0, len(requests), batch):
+            results.extend(self._run(requests[start : start + batch], settings, units))
+            if progress is not None:
+                progress(len(results), len(requests))
+        return [results[start : start + n] for start in range(0, len(results), n)]
+
+    def promptable(self) -> str:
+        """The one stream that a bare string prompts."""
+        names = [name for name, codec in self.codecs.items() if isinstance(codec, Promptable)]
+        if len(names) != 1:
+            known = ", ".join(self.codecs)
+            what = f"{len(names)} streams of this model take a string as a prompt (streams: {known})"
+            raise UserError(what, do="name the stream: Given(stream, item) and target=")
+        return names[0]
+
+    def _prepare(
+        self, prompt: str | Sequence[Given], target: str | None
+    ) -> tuple[str, tuple[tuple[str, Encoded], ...], Encoded | None]:
+        """Target, encoded given items, and the target item's own beginning."""
+        if isinstance(prompt, str):
+            stream = self.promptable()
+            codec = self.codecs[stream]
+            assert isinstance(codec, Promptable)
+            if target is None or target == stream:
+                return stream, (), self._encode(stream, codec.prompt(prompt)) if prompt else None
+            return self._known(target), ((stream, self._encode(stream, prompt)),), None
+        if target is None:
+            raise UserError("a list of given items needs target=", do=f"use one of {', '.join(self.codecs)}")
+        given = tuple((self._known(one.stream), self._encode(one.stream, one.item)) for one in prompt)
+        return self._known(target), given, None
+
+    def _known(self, stream: str) -> str:
+        if stream not in self.codecs:
+            raise UserError(f"this model has no stream {stream!r}", do=f"use one of {', '.join(self.codecs)}")
+        return stream
+
+    @torch.no_grad()
+    def _encode(self, stream: str, item: Item) -> Encoded:
+        record = self.codecs[self._known(stream)].encode([item])[0]
+        return Encoded(
+            mean_LC=record.mean_LC.float().cpu(),
+            logvar_LC=None,
+            block_lengths=record.block_lengths,
+            positions_LA=record.positions_LA.float().cpu(),
+            units_L=record.units_L.cpu(),
+        )
+
+    @torch.no_grad()
+    def _run(self, requests: Sequence[Request], settings: Settings, units: int) -> list[Result]:
+        codec = self.codecs[requests[0].target]
+        stream = open_stream(codec, [request.own for request in requests], units)
+        sampler = BlockSampler(self.prior, codec, requests, settings=settings, window=self.window)
+        kept: list[Latents | None] = [None] * len(requests)
+        for blocks in () if all(stream.finished()) else sampler:
+            stream.push(blocks)
+            kept = [b if k is None else join(k, b) for k, b in zip(kept, blocks, strict=True)]
+            if all(stream.finished()):
+                break
+        empty = torch.zeros(0, self.prior.channels[requests[0].target])
+        return [
+            Result(item=item, details=facts, latents_LC=empty if latents is None else latents.z_LC)
+            for item, facts, latents in zip(stream.items(), stream.details(), kept, strict=True)
+        ]
+
+
+def open_stream(codec: Codec, own: Sequence[Encoded | None], units: int) -> DecodeStream:
+    """The codec's own stream, or one that decodes at the end."""
+    if isinstance(codec, StreamingCodec):
+        return codec.open_stream(own, max_units=units)
+    return CollectingStream(codec, own)
+
+
+def _check_settings(settings: Settings, n: int, units: int | None) -> None:
+    from colatent.flow.solvers import SOLVERS
+
+    if settings.solver not in SOLVERS:
+        raise UserError(f"unknown solver {settings.solver!r}", do=f"use one of {', '.join(SOLVERS)}")
+    if settings.steps < 1:
+        raise UserError(f"steps is {settings.steps}, it must be at least 1", where="steps")
+    if n < 1:
+        raise UserError(f"n is {n}, it must be at least 1", where="n")
+    if units is not None and units < 0:
+        raise UserError(f"max_new_tokens is {units}, it must not be negative", where="max_new_tokens")
+
+
+__all__ = ["Given", "Model", "load"]

@@ -1,0 +1,1 @@
+"""For plugin authors: checks that a codec keeps to the contract."""

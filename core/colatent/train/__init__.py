@@ -1,0 +1,1 @@
+"""Training: the loop, its stages, optimiser and moving averages."""

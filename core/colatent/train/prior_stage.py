@@ -1,0 +1,173 @@
+"""Stage `prior`: flow matching over frozen codecs.
+
+The codec must have been trained and be on scale: a prior that trains for days on mis-scaled latents in silence is what
+this check is for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from colatent.checkpoint.codecs import check_same_codec, codec_contents, load_weights
+from colatent.checkpoint.folder import Checkpoint
+from colatent.checkpoint.resolve import resolve_model
+from colatent.config.schema import StageConfig
+from colatent.data.mixture import Drawn
+from colatent.errors import UserError
+from colatent.flow.objective import flow_losses, total_loss, velocity_errors
+from colatent.latents.draws import digest
+from colatent.latents.packing import pack
+from colatent.latents.sequence import LatentSequence
+from colatent.prior.dit import Prior
+from colatent.train.codec_stage import merge
+from colatent.train.prepare import Run
+from colatent.train.sequences import build_sequences
+
+FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
+EVAL_SAMPLES = 32
+SCALE_RANGE = (0.5, 2.0)
+
+
+class PriorStage:
+    """Trains the DiT; the codecs only encode."""
+
+    name = "prior"
+
+    def __init__(self, run: Run, config: StageConfig) -> None:
+        self.run, self.config = run, config
+        for stream, facts in run.facts.items():
+            check_trained(stream, facts.trained)
+            check_scale(stream, facts.std)
+        for codec in run.codecs.values():
+            codec.requires_grad_(False).eval()  # type: ignore[attr-defined]
+        self.module: nn.Module = build_prior(run)
+        self.window = 0
+
+    def loss(self, drawn: Sequence[Drawn], step: int) -> tuple[Tensor, dict[str, float], int]:
+        """Weighted flow loss, its parts by stream, and the number of tokens: latents that are generated."""
+        config = self.run.config
+        with torch.no_grad():
+            sequences = build_sequences(
+                drawn,
+                streams=self.run.streams,
+                segments=self.run.sources.segments,
+                flow=config.flow,
+                seed=config.seed,
+            )
+        self.window = max(self.window, *(longest_history(sequence) for sequence in sequences))
+        losses = flow_losses(self.module, pack(sequences).to(self.run.device))  # type: ignore[arg-type]
+        parts = {f"{name}/flow": float(value.detach()) for name, value in losses.items()}
+        tokens = sum(len(segment.z_LC) for sequence in sequences for segment in sequence if segment.generated)
+        return total_loss(losses, config.flow.weights), parts, tokens
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Flow loss at fixed t per source and stream, on held-out samples."""
+        found = {}
+        for source, drawn in self.run.sources.held(EVAL_SAMPLES, seed=0).items():
+            for t in FIXED_TIMES:
+                for stream, loss in fixed_t_losses(self.run, self.module, drawn, t).items():
+                    found[f"{source}/{stream}/t={t}"] = loss
+        return found
+
+    def finish(self) -> None:
+        """Nothing to measure: the loop has evaluated already."""
+
+    def contents(self) -> dict[str, dict[str, Any]]:
+        """The frozen codecs, and what the prior remembers of them."""
+        config = self.run.config
+        model = {
+            "prior": config.prior.model_dump(mode="json"),
+            "channels": self.module.channels,
+            "window": self.window,
+            "sample": config.sample.model_dump(mode="json"),
+            "codecs": {name: facts.to_json() for name, facts in self.run.facts.items()},
+        }
+        codecs = [codec_contents(name, codec, self.run.facts[name]) for name, codec in self.run.codecs.items()]
+        return merge([*codecs, {"documents": {"model": model}}])
+
+    def check(self, checkpoint: Checkpoint) -> None:
+        """Refuse to go on from a checkpoint whose prior knows other codecs."""
+        check_codecs(checkpoint, self.run)
+        self.window = checkpoint.document("model")["window"]
+
+
+def longest_history(sequence: LatentSequence) -> int:
+    """Latents that the last block of a sequence looks back at."""
+    return sum(len(segment.z_LC) for segment in sequence) - sequence[-1].block_lengths[-1]
+
+
+def check_trained(stream: str, trained: bool) -> None:
+    """A prior needs a trained codec."""
+    if not trained:
+        what = "its codec was never trained: its latents mean nothing to a prior"
+        do = f"add stages.codec, or set streams.{stream}.weights to a run that trained it"
+        raise UserError(what, where=f"streams.{stream}", do=do)
+
+
+def check_scale(stream: str, std: Sequence[float]) -> None:
+    """A prior needs latents at unit scale."""
+    low, high = SCALE_RANGE
+    overall = (sum(value * value for value in std) / len(std)) ** 0.5
+    if not low <= overall <= high:
+        what = f"its latents are off scale: std {overall:.3g}, allowed {low} to {high}"
+        raise UserError(what, where=f"streams.{stream}", do="measure the scale again with stage codec")
+
+
+def check_codecs(checkpoint: Checkpoint, run: Run) -> None:
+    """The prior in `checkpoint` must have been trained on the run's codecs."""
+    remembered = checkpoint.document("model")["codecs"]
+    for name, facts in run.facts.items():
+        if name in remembered:
+            known = facts.__class__(**remembered[name])
+            check_same_codec(known, facts, stream=name, where=str(checkpoint.path))
+
+
+def build_prior(run: Run) -> Prior:
+    """A prior with fresh weights, or those of `init` where that is given."""
+    config = run.config
+    if config.prior.width % (2 * config.prior.heads):
+        what = f"width {config.prior.width} must be a multiple of 2 x heads ({config.prior.heads})"
+        raise UserError(what, where="prior.width")
+    channels = {name: codec.latent_spec().channels for name, codec in run.codecs.items()}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(digest(config.seed, "prior") % 2**63)
+        prior = Prior(config.prior, channels)
+    if config.init is not None:
+        _take_over(prior, run, config.init)
+    return prior.to(run.device)
+
+
+def _take_over(prior: Prior, run: Run, origin: str) -> None:
+    """Start from the weights of another prior: streams that both know, and all that is shared."""
+    checkpoint = resolve_model(origin)
+    if not checkpoint.has("prior"):
+        return
+    check_codecs(checkpoint, run)
+    group = "prior.ema" if checkpoint.has("prior.ema") else "prior"
+    present, state = checkpoint.tensors(group), prior.state_dict()
+    load_weights(prior, {**state, **{name: value for name, value in present.items() if name in state}}, where="init")
+
+
+def fixed_t_losses(run: Run, module: nn.Module, drawn: Sequence[Drawn], t: float) -> dict[str, float]:
+    """Flow loss by stream with every generated block at noise level `t`; noise is the same at each call."""
+    config = run.config
+    totals: dict[str, list[float]] = {}
+    for start in range(0, len(drawn), 16):
+        sequences = build_sequences(
+            drawn[start : start + 16],
+            streams=run.streams,
+            segments=run.sources.segments,
+            flow=config.flow,
+            seed=config.seed,
+            fixed_t=t,
+        )
+        for name, (error_S, weight_S) in velocity_errors(module, pack(sequences).to(run.device)).items():  # type: ignore[arg-type]
+            entry = totals.setdefault(name, [0.0, 0.0])
+            entry[0] += float((error_S * weight_S).sum())
+            entry[1] += float(weight_S.sum())
+    return {name: error / max(weight, 1e-9) for name, (error, weight) in totals.items()}

@@ -1,0 +1,143 @@
+"""From samples to sequences: encode each stream's items at once, then draw noise, times and prompts' ragged ends.
+
+Axes: L latents of an item, C channels, K blocks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from colatent.config.schema import FlowConfig, SegmentConfig
+from colatent.data.mixture import Drawn
+from colatent.flow.objective import draw_cuts, draw_noise
+from colatent.latents.draws import Name, normal
+from colatent.latents.sequence import LatentSequence, Segment
+from colatent.plugins.contract import Codec, Encoded, Item, RaggedCodec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stream:
+    """One stream of a run.
+
+    name    its name
+    field   the sample field that holds its item
+    length  latents of one item at most; longer items are cut where the codec can
+    codec   turns items into latents
+    """
+
+    name: str
+    field: str
+    length: int
+    codec: Codec
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where one item stands: sample, segment and the names of its randomness."""
+
+    sample: int
+    segment: int
+    names: tuple[Name, ...]
+
+
+def build_sequences(
+    drawn: Sequence[Drawn],
+    *,
+    streams: Mapping[str, Stream],
+    segments: Mapping[str, Sequence[SegmentConfig]],
+    flow: FlowConfig,
+    seed: int,
+    fixed_t: float | None = None,
+) -> list[LatentSequence]:
+    """One sequence per sample; `segments` gives each source's order of streams. With `fixed_t` every generated block has
+    that noise level and nothing is pinned or dropped (validation)."""
+    sequences: list[list[Segment | None]] = [[None] * len(segments[one.source]) for one in drawn]
+    for name, stream in streams.items():
+        places = [
+            _Place(number, index, (seed, name, one.epoch, one.key, index))
+            for number, one in enumerate(drawn)
+            for index, segment in enumerate(segments[one.source])
+            if segment.stream == name
+        ]
+        if not places:
+            continue
+        items = cut_items(stream, [drawn[place.sample].sample[stream.field] for place in places])
+        records = to_cpu(stream.codec.encode(items))
+        configs = [segments[drawn[place.sample].source][place.segment] for place in places]
+        pinned = _ragged(stream, items, records, places, flow if fixed_t is None else None, configs)
+        for place, record, config, (cuts, values) in zip(places, records, configs, pinned, strict=True):
+            fields = _noise(flow, name, record, place.names, config, fixed_t)
+            sequences[place.sample][place.segment] = Segment(
+                stream=name,
+                z_LC=record.sample(normal(record.mean_LC.shape, *place.names, "posterior")).z_LC,
+                block_lengths=record.block_lengths,
+                positions_LA=record.positions_LA,
+                generated=config.role == "generated",
+                same_group=config.same_group,
+                weight_L=(record.units_L > 0).float(),
+                pinned_K=cuts,
+                pinned_LC=values,
+                **fields,  # type: ignore[arg-type]
+            )
+    return [tuple(segment for segment in sequence if segment is not None) for sequence in sequences]
+
+
+def cut_items(stream: Stream, items: Sequence[Item]) -> list[Item]:
+    """Items no longer than the stream's training length, where its codec can cut."""
+    if isinstance(stream.codec, RaggedCodec):
+        return stream.codec.cut(items, [stream.length] * len(items))
+    return list(items)
+
+
+def to_cpu(records: Sequence[Encoded]) -> list[Encoded]:
+    """Records whose tensors are float32 on the CPU, where sequences are built."""
+    return [
+        Encoded(
+            mean_LC=record.mean_LC.detach().float().cpu(),
+            logvar_LC=None if record.logvar_LC is None else record.logvar_LC.detach().float().cpu(),
+            block_lengths=record.block_lengths,
+            positions_LA=record.positions_LA.float().cpu(),
+            units_L=record.units_L.cpu(),
+        )
+        for record in records
+    ]
+
+
+def _noise(
+    flow: FlowConfig, name: str, record: Encoded, names: Sequence[Name], config: SegmentConfig, fixed_t: float | None
+) -> dict[str, object]:
+    if config.role == "given":
+        return {}
+    fields = draw_noise(flow, name, record, *names)
+    if fixed_t is not None:
+        blocks = len(record.block_lengths)
+        fields |= {"t_K": (fixed_t,) * blocks, "alone_K": (False,) * blocks}
+    return fields
+
+
+def _ragged(
+    stream: Stream,
+    items: Sequence[Item],
+    records: Sequence[Encoded],
+    places: Sequence[_Place],
+    flow: FlowConfig | None,
+    configs: Sequence[SegmentConfig],
+) -> list[tuple[tuple[int, ...], Tensor | None]]:
+    """For each item, how many latents each block has pinned and their values, as a prompt cut there would give them."""
+    if flow is None or not flow.ragged or not isinstance(stream.codec, RaggedCodec):
+        return [((), None)] * len(items)
+    cuts = []
+    for record, place, config in zip(records, places, configs, strict=True):
+        drawn = draw_cuts(flow, record.block_lengths, *place.names)
+        real = [int((units > 0).sum()) for units in record.units_L.split(list(record.block_lengths))]
+        # A prompt does not end: at least one latent that counts is left to generate.
+        cuts.append(
+            tuple(max(0, min(cut, count - 1)) if config.role == "generated" else 0 for cut, count in zip(drawn, real, strict=True))
+        )
+    with torch.no_grad():
+        values = stream.codec.encode_cut(items, cuts)
+    return [(cut, value.detach().float().cpu()) for cut, value in zip(cuts, values, strict=True)]

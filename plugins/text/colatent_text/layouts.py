@@ -1,0 +1,56 @@
+"""Who sees whom inside the text codec, for whole items, cut items and streams.
+
+The masks are those of `colatent.latents`: block-causal attention over a run of blocks, or the two-copy rule with cut
+blocks in the place of noisy ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+
+from colatent.latents.packing import stack_masks
+from colatent.latents.rows import AttentionPart, Layout, Rows
+from colatent.latents.sequence import history_mask
+
+
+def starts_of(lengths: Sequence[int]) -> list[int]:
+    """Where each of several runs begins when they lie end to end."""
+    return [int(start) for start in np.cumsum([0, *lengths[:-1]])]
+
+
+def item_mask(length: int, *, block: int, window: int, causal: bool) -> np.ndarray:
+    """Self-attention within one item of `length` latents."""
+    column = np.arange(length)
+    mask = history_mask(column // block, window=window)
+    return mask & (column[:, None] >= column[None]) if causal else mask
+
+
+@lru_cache(maxsize=64)
+def items_layout(
+    lengths: tuple[int, ...], *, block: int, window: int, causal: bool, cache: str | None = None
+) -> Layout:
+    """Whole items end to end; with cache="fill", right-aligned so that their keys can be kept."""
+    align = "right" if cache else "left"
+    distinct = lengths[:1] if len(set(lengths)) == 1 else lengths
+    masks = [item_mask(length, block=block, window=window, causal=causal) for length in distinct]
+    rows = Rows(starts_of(lengths), lengths, align=align)
+    part = AttentionPart(queries=rows, keys=rows, mask_BQK=stack_masks(masks, align=align), cache=cache)
+    return Layout((part,), sum(lengths))
+
+
+def cut_layout(lengths: Sequence[int], cut_blocks: Sequence[Sequence[int]], *, block: int, window: int) -> Layout:
+    """Each item's latents followed by its cut blocks, which see the whole blocks before them and themselves."""
+    masks, totals = [], []
+    for length, cuts in zip(lengths, cut_blocks, strict=True):
+        number = np.concatenate([np.arange(length) // block, np.repeat(np.array(cuts, dtype=int), block)])
+        copy = np.arange(len(number)) >= length
+        before = number[:, None] > number[None]
+        before &= (np.arange(len(number))[None] >= number[:, None] * block - window) | copy[None]
+        same = (number[:, None] == number[None]) & (copy[:, None] == copy[None])
+        masks.append((before & ~copy[None]) | same)
+        totals.append(len(number))
+    rows = Rows(starts_of(totals), totals)
+    return Layout((AttentionPart(queries=rows, keys=rows, mask_BQK=stack_masks(masks)),), sum(totals))

@@ -168,7 +168,8 @@ def test_no_held_out_name_stands_in_a_training_window() -> None:
     for seed in range(100):
         window = draw(train, seed=seed)
         assert window.text
-        assert (len(window.text), window.ends) == (2048, False)
+        assert 1792 <= len(window.text) <= 2048
+        assert not window.ends
         assert set(window.text.split("\n")[1:-1]) <= train_names
     for index in (0, 1, 1999):
         assert set(text_of(heldout, index).split("\n")[:-1]) <= heldout_names
@@ -221,7 +222,8 @@ def test_no_held_out_number_stands_in_a_training_window() -> None:
     for seed in range(200):
         window = draw(train, seed=seed)
         assert window.text
-        assert (len(window.text), window.ends) == (2048, False)
+        assert 1792 <= len(window.text) <= 2048
+        assert not window.ends
         for part in window.text.split(counting.END):
             numbers = [value[word] for word in part.split(counting.SEPARATOR)[1:-1]]
             assert numbers == list(range(min(numbers, default=0), max(numbers, default=-1) + 1))

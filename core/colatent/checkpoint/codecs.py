@@ -1,4 +1,4 @@
-"""Codecs in checkpoints: their weights, their assets, and the facts by which a prior recognises the one it was trained on.
+"""Codecs in checkpoints: their weights, their assets, and the facts by which a prior recognises its codec.
 
 A prior over the latents of another codec, or of one that was never trained, is the commonest silent failure of such
 systems. So whatever holds a codec also holds its facts, and whoever uses both compares them.
@@ -86,9 +86,7 @@ def load_codec(checkpoint: Checkpoint, stream: str, *, plugins: PluginSet) -> tu
     """The codec of a stream, frozen into evaluation mode, and its facts; refuses weights that are not those noted."""
     facts, group = read_facts(checkpoint, stream), codec_group(stream)
     where = f"{checkpoint.path}: stream {stream}"
-    codec = build_codec(
-        facts.codec, facts.config, plugins=plugins, where=where, assets=checkpoint.files(group)
-    )
+    codec = build_codec(facts.codec, facts.config, plugins=plugins, where=where, assets=checkpoint.files(group))
     tensors = checkpoint.tensors(group)
     if hash_tensors(tensors) != facts.hash:
         what = f"the weights of codec {facts.codec!r} are not those that its facts were measured on"

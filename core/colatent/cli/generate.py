@@ -12,7 +12,7 @@ import click
 
 @click.command(epilog='Example: colatent generate runs/demo --prompt "forty-one, forty-two, " --n 3 --seed 0 --json')
 @click.argument("model", type=click.Path())
-@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Text to continue; may be given several times.")
+@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Text to continue; may be repeated.")
 @click.option("--target", metavar="STREAM", help="Stream to generate; that of the prompt where not given.")
 @click.option("--n", default=1, show_default=True, type=click.IntRange(1), help="Samples per prompt.")
 @click.option("--steps", type=click.IntRange(1), help="Solver steps per block.")
@@ -30,20 +30,22 @@ def generate(model: str, prompts: tuple[str, ...], out: str | None, as_json: boo
     MODEL is a run folder, or a checkpoint inside one. Without --prompt, items are generated from nothing.
     """
     from colatent.generate.model import load
+    from colatent.train.prepare import pick_device
 
-    loaded = load(model, device=options.pop("device"))
+    loaded = load(model, device=str(pick_device(options.pop("device"))))
     asked = prompts or ("",)
     options["max_new_tokens"] = options.pop("max_new")
-    seed = options["seed"]
+    seed, stream = options["seed"], options["target"] or loaded.promptable()
     results = loaded.generate_many(asked, progress=None if as_json else _progress, **options)
     records = [
-        {"prompt": prompt, "sample": number, "seed": seed, "text": str(result.item), **result.details}
+        {"prompt": prompt, "sample": number, "seed": seed, stream: str(result.item), **result.details}
         for prompt, some in zip(asked, results, strict=True)
         for number, result in enumerate(some)
     ]
     if out is not None:
         _write(Path(out), records)
-    click.echo(json.dumps({"model": model, "samples": records}, ensure_ascii=False) if as_json else _readable(records))
+    document = {"model": model, "samples": records}
+    click.echo(json.dumps(document, ensure_ascii=False) if as_json else _readable(records, stream))
 
 
 def _progress(done: int, total: int) -> None:
@@ -51,9 +53,9 @@ def _progress(done: int, total: int) -> None:
         click.echo(f"{done}/{total} samples", err=True)
 
 
-def _readable(records: list[dict[str, Any]]) -> str:
+def _readable(records: list[dict[str, Any]], stream: str) -> str:
     """Prompt and continuation of each sample, a line between samples."""
-    return "\n---\n".join(record["prompt"] + record["text"] for record in records)
+    return "\n---\n".join(record["prompt"] + record[stream] for record in records)
 
 
 def _write(folder: Path, records: list[dict[str, Any]]) -> None:

@@ -60,6 +60,8 @@ def cli(ctx: click.Context) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and give its exit status."""
     args = list(sys.argv[1:] if arguments is None else arguments)
+    # Read by OpenMP when torch loads it: threads that spin while they wait make a shared CPU many times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if instruction := os.environ.get("_COLATENT_COMPLETE"):
         from click.shell_completion import shell_complete
 

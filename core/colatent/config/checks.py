@@ -26,6 +26,7 @@ PLAIN = {
     "int_from_float": "a whole number",
     "float_parsing": "a number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "bool_parsing": "true or false",
     "bool_type": "true or false",
     "string_type": "text",
@@ -49,6 +50,23 @@ def validate(model: type[Model], values: Mapping[str, Any], *, where: str = "", 
         problems = [_problem(model, values, details, where=where) for details in error.errors(include_url=False)]
     problems.sort(key=lambda problem: not problem.unknown)
     raise _complaint(problems, file=file) from None
+
+
+def check_unchanged(before: BaseModel, after: BaseModel, *, where: str, do: str) -> None:
+    """Refuse settings that are not those that something was built with; names the first that differs."""
+    old, new = (dict(_leaves(model.model_dump(mode="json"), where)) for model in (before, after))
+    for key in new:
+        if key not in old or old[key] != new[key]:
+            what = f"is {_shown(new[key])}, this was built with {_shown(old.get(key))}"
+            raise UserError(what, where=key, do=do)
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _leaves(inner, f"{key}.{name}")
+    else:
+        yield key, value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,10 +117,14 @@ def _rule(details: ErrorDetails) -> str:
     message = details["msg"].removeprefix("Value error, ")
     if message != details["msg"]:
         return message
-    value = json.dumps(details["input"], ensure_ascii=False, default=str)
-    value = value if len(value) <= 60 else value[:57] + "..."
+    value = _shown(details["input"])
     expected = PLAIN.get(details["type"], message.removeprefix("Input should be "))
     return f"is {value}, must be {expected}" if expected != message else f"is {value}: {message}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _instead(name: str | int, known: Iterable[str]) -> str:

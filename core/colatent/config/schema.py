@@ -7,15 +7,27 @@ any modality.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
 
 class Settings(BaseModel):
-    """Base of all settings: frozen, unknown keys refused."""
+    """Base of all settings: frozen, unknown keys refused, no infinities."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class StreamConfig(Settings):
@@ -79,6 +91,17 @@ class PriorConfig(Settings):
     qk_bias: bool = False
     """Whether the projections to queries, keys and values have a bias."""
 
+    @model_validator(mode="after")
+    def _fits(self) -> PriorConfig:
+        if self.width % (2 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of 2 x heads ({self.heads})")
+        head = self.width // self.heads
+        if self.rope_dim is not None and (self.rope_dim % 2 or self.rope_dim > head):
+            raise ValueError(f"rope_dim {self.rope_dim} must be even and at most a head's {head} channels")
+        if not self.layers + self.dual_layers:
+            raise ValueError("layers and dual_layers are both 0: no latent would see another")
+        return self
+
 
 class TimeLawConfig(Settings):
     """How the noise level of a training block is drawn (t = 0 clean, t = 1 noise)."""
@@ -87,6 +110,12 @@ class TimeLawConfig(Settings):
     loc: float | None = None
     """Mean of logit(t). Default: the width law 1 + ln(C / 16) / 2."""
     scale: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _has_effect(self) -> TimeLawConfig:
+        if self.kind == "uniform" and (self.loc is not None or self.scale != 1.0):
+            raise ValueError("a uniform law has no loc and no scale: leave them out")
+        return self
 
 
 class FlowConfig(Settings):
@@ -114,11 +143,11 @@ class StageConfig(Settings):
     schedule: Literal["cosine", "constant"] = "cosine"
     min_lr: NonNegativeFloat = 0.0
     """Learning rate at the end of the cosine."""
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Share, Share] = (0.9, 0.95)
     weight_decay: NonNegativeFloat = 0.01
     clip: PositiveFloat = 1.0
     """Largest norm of the gradient."""
-    ema: float = Field(default=0.999, ge=0.0, lt=1.0)
+    ema: Share = 0.999
     """Decay of the exponential moving average of the weights; 0 keeps none."""
     precision: Literal["float32", "bf16"] = "float32"
     """bf16: autocast over float32 weights."""
@@ -128,7 +157,7 @@ class StageConfig(Settings):
     """Stage codec: weights of the codec's losses by name; 1 where not named."""
     log_every: PositiveInt = 10
     eval_every: NonNegativeInt = 500
-    """Steps between evaluations on held-out samples; 0 evaluates only at the end."""
+    """Steps between evaluations on held-out samples; 0 evaluates only before the first and after the last step."""
     save_every: PositiveInt = 500
 
 
@@ -161,3 +190,10 @@ class RunConfig(Settings):
     sample: SampleConfig = SampleConfig()
     init: str | None = None
     """A run or checkpoint whose weights training starts from."""
+
+    @model_validator(mode="after")
+    def _plain_names(self) -> RunConfig:
+        for name in self.streams:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name == "shared":
+                raise ValueError(f"stream {name!r} must be of letters, digits, '-' and '_', and not 'shared'")
+        return self

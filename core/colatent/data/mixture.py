@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from colatent.data.dataset import Dataset, Sample
+from colatent.errors import UserError
 from colatent.latents.draws import generator
 
 
@@ -52,6 +53,9 @@ class Mixture:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a position that `state` gave."""
+        if set(state["drawn"]) != set(self._datasets):
+            what = f"they are {', '.join(self._datasets)}, the run was begun with {', '.join(state['drawn'])}"
+            raise UserError(what, where="data.sources", do="resume with the sources that it was begun with")
         self._drawn = {name: int(state["drawn"][name]) for name in self._datasets}
 
     def _next(self) -> Drawn:

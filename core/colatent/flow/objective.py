@@ -31,7 +31,7 @@ class VelocityNetwork(Protocol):
 
 
 def draw_cuts(config: FlowConfig, block_lengths: tuple[int, ...], *names: Name) -> tuple[int, ...]:
-    """How many leading latents of each block are pinned clean: 0 for most, 1 to length - 1 for a share `ragged`."""
+    """How many leading latents of each block are pinned clean: 1 to length - 1 for a share `ragged`, 0 for the rest."""
     rng = generator(*names, "ragged")
     chosen, place = rng.uniform(size=len(block_lengths)), rng.uniform(size=len(block_lengths))
     return tuple(

@@ -7,6 +7,7 @@ guidance or pinned latents.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -21,14 +22,14 @@ def uniform_grid(steps: int) -> tuple[float, ...]:
 
 def euler(velocity: Velocity, z: Tensor, times: Sequence[float]) -> Tensor:
     """First order, one evaluation a step."""
-    for now, then in zip(times, times[1:], strict=False):
+    for now, then in pairwise(times):
         z = z + (then - now) * velocity(z, now)
     return z
 
 
 def midpoint(velocity: Velocity, z: Tensor, times: Sequence[float]) -> Tensor:
     """Second order, two evaluations a step."""
-    for now, then in zip(times, times[1:], strict=False):
+    for now, then in pairwise(times):
         half = z + 0.5 * (then - now) * velocity(z, now)
         z = z + (then - now) * velocity(half, 0.5 * (now + then))
     return z
@@ -36,7 +37,7 @@ def midpoint(velocity: Velocity, z: Tensor, times: Sequence[float]) -> Tensor:
 
 def heun(velocity: Velocity, z: Tensor, times: Sequence[float]) -> Tensor:
     """Second order (explicit trapezoid), two evaluations a step."""
-    for now, then in zip(times, times[1:], strict=False):
+    for now, then in pairwise(times):
         slope = velocity(z, now)
         ahead = velocity(z + (then - now) * slope, then)
         z = z + 0.5 * (then - now) * (slope + ahead)
@@ -53,6 +54,6 @@ SOLVERS: dict[str, Callable[[Velocity, Tensor, Sequence[float]], Tensor]] = {
 def times_visited(solver: str, grid: Sequence[float]) -> tuple[float, ...]:
     """Every time at which `solver` asks for a velocity on this grid, so that a table can be made of them at once."""
     if solver == "midpoint":
-        middles = (0.5 * (now + then) for now, then in zip(grid, grid[1:], strict=False))
+        middles = (0.5 * (now + then) for now, then in pairwise(grid))
         return tuple(sorted({*grid[:-1], *middles}, reverse=True))
     return tuple(grid if solver == "heun" else grid[:-1])

@@ -16,15 +16,14 @@ from torch import Tensor
 
 from colatent.flow.guidance import guide
 from colatent.flow.solvers import SOLVERS, times_visited, uniform_grid
-from colatent.generate.prefix import Prefix, pack_prefixes, prefix_of
+from colatent.generate.prefix import pack_prefixes, prefix_of
 from colatent.generate.requests import Request, Settings
 from colatent.latents.draws import normal
 from colatent.latents.rows import AttentionPart, Layout, Rows
 from colatent.latents.sequence import place
-from colatent.plugins.contract import BlockPlan, Codec, Latents, PlanRequest
+from colatent.plugins.contract import BlockPlan, Codec, Latents
 from colatent.prior.cache import KVCache
 from colatent.prior.dit import Prior
-from colatent.prior.modulation import Modulation
 
 
 class BlockSampler:
@@ -38,7 +37,7 @@ class BlockSampler:
         self.target = requests[0].target
         self.channels = prior.channels[self.target]
         self.prefixes = [prefix_of(request, channels=self.channels) for request in requests]
-        self.plans = [codec.plan(PlanRequest(given=r.own, options=r.options)) for r in requests]
+        self.plans = [codec.plan(r.plan_request()) for r in requests]
         self.grid = uniform_grid(settings.steps)
         visited = times_visited(settings.solver, self.grid)
         self.times = (0.0, *(t for t in visited if t != 0.0))
@@ -131,7 +130,8 @@ class _Block:
         index_BK = torch.where(self.pinned_BK, 0, self.sampler.times.index(t))
         v = self._run(z_BKC.repeat(copies, 1, 1), index_BK.repeat(copies, 1), self.both)
         if self.guided:
-            v = guide(*v.chunk(2), self.scale_B11)
+            conditional, alone = v.chunk(2)
+            v = guide(conditional, alone, self.scale_B11)
         return v.masked_fill(self.pinned_BK[..., None], 0.0)
 
     def commit(self, z_BKC: Tensor) -> None:
@@ -156,7 +156,7 @@ class _Block:
 
 
 def branch_layout(batch: int, length: int, mask_BQK: Tensor | None, *, alone: bool) -> Layout:
-    """Rows of one block per sample that read the cache; with `alone`, as many again that see nothing but their block."""
+    """Rows of one block per sample that read the cache; with `alone`, as many again that see their block alone."""
     rows = Rows(range(0, batch * length, length), (length,) * batch)
     parts = [AttentionPart(queries=rows, keys=rows, mask_BQK=mask_BQK, cache="read")]
     if alone:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +19,26 @@ from colatent.errors import UserError
 from colatent.generate.collect import CollectingStream, join
 from colatent.generate.engine import BlockSampler
 from colatent.generate.requests import Given, Request, Result, Settings
-from colatent.plugins.contract import Codec, DecodeStream, Encoded, Item, Latents, Promptable, StreamingCodec
+from colatent.plugins.contract import (
+    Codec,
+    DecodeStream,
+    Encoded,
+    Item,
+    Latents,
+    Promptable,
+    StreamingCodec,
+)
 from colatent.plugins.pluginset import PluginSet, load_plugins
 from colatent.prior.dit import Prior
 
 BATCH = 64
 """Samples that are generated together at most."""
+PLANNED = 10_000
+"""Blocks of a plan that are compared with another's, where they may be of any length."""
 
 
 def load(path: str | Path, *, plugins: PluginSet | None = None, device: str = "cpu", ema: bool = True) -> Model:
-    """The model in a run, a stage's checkpoints or one checkpoint; with `ema` its averaged weights, where it has them."""
+    """The model in a run, a stage's checkpoints or one checkpoint; with `ema` its averaged weights, if it has them."""
     checkpoint, plugins = resolve_model(path), plugins or load_plugins()
     if not checkpoint.has("prior"):
         raise UserError("has no prior yet, only codecs", where=str(checkpoint.path), do="train stage prior first")
@@ -111,24 +123,33 @@ class Model:
         `progress(done, total)` is called after each batch.
         """
         settings = Settings(
-            steps=steps or self.sample.steps,
-            solver=solver or self.sample.solver,
+            steps=self.sample.steps if steps is None else steps,
+            solver=self.sample.solver if solver is None else solver,
             guidance=self.sample.guidance if guidance is None else guidance,
         )
-        _check_settings(settings, n, max_new_tokens)
+        _check_settings(settings, n, max_new_tokens, batch)
         units = self.sample.max_units if max_new_tokens is None else max_new_tokens
         prepared = [self._prepare(prompt, target) for prompt in prompts]
+        # A string names its noise too: else all prompts of a call would be answered from the same few draws.
         requests = [
-            Request(target=name, given=given, own=own, names=(seed, number), options=options or {})
-            for name, given, own in prepared
+            Request(
+                target=name,
+                given=given,
+                own=own,
+                names=(seed, number, named(prompt)),
+                max_units=units,
+                options=options or {},
+            )
+            for prompt, (name, given, own) in zip(prompts, prepared, strict=True)
             for number in range(n)
         ]
-        results: list[Result] = []
-        for start in range(0, len(requests), batch):
-            results.extend(self._run(requests[start : start + batch], settings, units))
+        results: dict[int, Result] = {}
+        for numbers in self._batches(requests, units, batch):
+            some = self._run([requests[number] for number in numbers], settings, units)
+            results |= zip(numbers, some, strict=True)
             if progress is not None:
                 progress(len(results), len(requests))
-        return [results[start : start + n] for start in range(0, len(results), n)]
+        return [[results[start + number] for number in range(n)] for start in range(0, len(requests), n)]
 
     def promptable(self) -> str:
         """The one stream that a bare string prompts."""
@@ -143,6 +164,8 @@ class Model:
         self, prompt: str | Sequence[Given], target: str | None
     ) -> tuple[str, tuple[tuple[str, Encoded], ...], Encoded | None]:
         """Target, encoded given items, and the target item's own beginning."""
+        if prompt == "" and target is not None:
+            return self._known(target), (), None
         if isinstance(prompt, str):
             stream = self.promptable()
             codec = self.codecs[stream]
@@ -171,22 +194,48 @@ class Model:
             units_L=record.units_L.cpu(),
         )
 
+    def _batches(self, requests: Sequence[Request], units: int, size: int) -> list[list[int]]:
+        """Numbers of the requests that run together: items of one stream whose blocks are planned alike."""
+        groups: dict[tuple[Any, ...], list[int]] = {}
+        for number, request in enumerate(requests):
+            groups.setdefault((request.target, *self._blocks(request, units)), []).append(number)
+        return [some[start : start + size] for some in groups.values() for start in range(0, len(some), size)]
+
+    def _blocks(self, request: Request, units: int) -> tuple[int, ...]:
+        """Lengths of the blocks that a request may come to generate. A plan may be without end: where blocks are of
+        one length, no more of them are asked for than the budget allows."""
+        codec = self.codecs[request.target]
+        spec, plan = codec.latent_spec(), codec.plan(request.plan_request())
+        most = PLANNED if spec.block is None else 2 + int(units / (spec.units_per_latent * spec.block))
+        return tuple(block.length for block in islice(plan, most))
+
     @torch.no_grad()
     def _run(self, requests: Sequence[Request], settings: Settings, units: int) -> list[Result]:
         codec = self.codecs[requests[0].target]
         stream = open_stream(codec, [request.own for request in requests], units)
         sampler = BlockSampler(self.prior, codec, requests, settings=settings, window=self.window)
         kept: list[Latents | None] = [None] * len(requests)
-        for blocks in () if all(stream.finished()) else sampler:
+        ended = stream.finished()
+        for blocks in () if all(ended) else sampler:
             stream.push(blocks)
-            kept = [b if k is None else join(k, b) for k, b in zip(kept, blocks, strict=True)]
-            if all(stream.finished()):
+            # What an item gets while it waits for its neighbours is no part of it.
+            kept = [
+                before if over else block if before is None else join(before, block)
+                for before, block, over in zip(kept, blocks, ended, strict=True)
+            ]
+            ended = stream.finished()
+            if all(ended):
                 break
         empty = torch.zeros(0, self.prior.channels[requests[0].target])
         return [
             Result(item=item, details=facts, latents_LC=empty if latents is None else latents.z_LC)
             for item, facts, latents in zip(stream.items(), stream.details(), kept, strict=True)
         ]
+
+
+def named(prompt: str | Sequence[Given]) -> str:
+    """What of a prompt its samples' noise depends on."""
+    return prompt if isinstance(prompt, str) else ""
 
 
 def open_stream(codec: Codec, own: Sequence[Encoded | None], units: int) -> DecodeStream:
@@ -196,17 +245,18 @@ def open_stream(codec: Codec, own: Sequence[Encoded | None], units: int) -> Deco
     return CollectingStream(codec, own)
 
 
-def _check_settings(settings: Settings, n: int, units: int | None) -> None:
+def _check_settings(settings: Settings, n: int, units: int | None, batch: int) -> None:
     from colatent.flow.solvers import SOLVERS
 
     if settings.solver not in SOLVERS:
         raise UserError(f"unknown solver {settings.solver!r}", do=f"use one of {', '.join(SOLVERS)}")
-    if settings.steps < 1:
-        raise UserError(f"steps is {settings.steps}, it must be at least 1", where="steps")
-    if n < 1:
-        raise UserError(f"n is {n}, it must be at least 1", where="n")
+    for name, value in (("steps", settings.steps), ("n", n), ("batch", batch)):
+        if value < 1:
+            raise UserError(f"is {value}, it must be at least 1", where=name)
+    if not 0 <= settings.guidance < math.inf:
+        raise UserError(f"is {settings.guidance}, it must be a number that is not negative", where="guidance")
     if units is not None and units < 0:
-        raise UserError(f"max_new_tokens is {units}, it must not be negative", where="max_new_tokens")
+        raise UserError(f"is {units}, it must not be negative", where="max_new_tokens")
 
 
 __all__ = ["Given", "Model", "load"]

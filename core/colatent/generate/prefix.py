@@ -49,7 +49,11 @@ class Prefix:
 
 def prefix_of(request: Request, *, channels: int) -> Prefix:
     """Lay out what a request gives; `channels` is the width of the target's latents."""
-    streams, parts, placed, lengths, offset = [], [], [], [], 0.0
+    streams: list[str] = []
+    parts: list[Tensor] = []
+    placed: list[Tensor] = []
+    lengths: list[int] = []
+    offset = 0.0
     for stream, record in request.given:
         streams.append(stream)
         parts.append(record.mean_LC)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from colatent.plugins.contract import Encoded, Item
+from colatent.plugins.contract import Encoded, Item, PlanRequest
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Request:
     target   stream of the item
     given    whole items before it, as (stream, latents)
     own      the item's own beginning, which may end inside a block; None where it starts from nothing
-    names    seed and number of the sample; all its noise hangs on them
+    names    seed and number of the sample, and what else its noise hangs on
+    max_units  budget in the target's data units
     options  what the user asked of this modality
     """
 
@@ -43,7 +44,12 @@ class Request:
     given: tuple[tuple[str, Encoded], ...] = ()
     own: Encoded | None = None
     names: tuple[int | str, ...] = (0,)
+    max_units: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def plan_request(self) -> PlanRequest:
+        """What the target's codec plans from."""
+        return PlanRequest(given=self.own, max_units=self.max_units, options=self.options)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

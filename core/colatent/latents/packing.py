@@ -10,14 +10,14 @@ Axes: N rows of the flat batch, S rows of one stream, T distinct times, C channe
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from colatent.latents.rows import AttentionPart, Layout, Rows
-from colatent.latents.sequence import Blocks, LatentSequence, blocks_of, next_offset, place, two_copy_mask
+from colatent.latents.sequence import Blocks, LatentSequence, Segment, blocks_of, next_offset, place, two_copy_mask
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,7 +55,7 @@ class PackedBatch:
         if self.t_T.device == device:
             return self
         streams = {
-            name: StreamRows(**{k: None if v is None else v.to(device) for k, v in vars(rows).items()})
+            name: replace(rows, **{k: v.to(device) for k, v in vars(rows).items() if v is not None})
             for name, rows in self.streams.items()
         }
         return PackedBatch(
@@ -105,7 +105,7 @@ def _flatten(sequence: LatentSequence) -> _Flat:
     return _Flat(blocks, np.flatnonzero(seen), noisy, torch.cat(placed), torch.cat([_times(s) for s in sequence]))
 
 
-def _times(segment) -> Tensor:  # type: ignore[no-untyped-def]
+def _times(segment: Segment) -> Tensor:
     """Noise level of each latent, 0 where it is given or pinned. (L,)"""
     t_L = torch.zeros(len(segment.z_LC))
     if segment.generated:
@@ -141,7 +141,7 @@ def _pack_streams(sequences: Sequence[LatentSequence], flats: Sequence[_Flat]) -
     return {name: StreamRows(**rows) for name, rows in packed.items()}
 
 
-def _rows(segment, local: Tensor, rows: Tensor, noisy: bool) -> dict[str, Tensor]:  # type: ignore[no-untyped-def]
+def _rows(segment: Segment, local: Tensor, rows: Tensor, noisy: bool) -> dict[str, Tensor]:
     z_SC = segment.z_LC[local]
     flag = torch.full((len(local),), noisy)
     if not noisy:
@@ -154,6 +154,7 @@ def _rows(segment, local: Tensor, rows: Tensor, noisy: bool) -> dict[str, Tensor
             "weight_S": zero,
             "t_S": zero,
         }
+    assert segment.noise_LC is not None
     pinned = pinned_rows(segment.block_lengths, segment.pinned_K)[local]
     if segment.pinned_LC is not None:
         z_SC = torch.where(pinned[:, None], segment.pinned_LC[local], z_SC)
@@ -175,16 +176,29 @@ def two_copy_layout(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> L
     lengths = [a + b for a, b in zip(clean_lengths, noisy_lengths, strict=True)]
     starts = [int(start) for start in np.cumsum([0, *lengths[:-1]])]
     masks = _masks(flats)
-    noisy_starts = [start + count for start, count in zip(starts, clean_lengths, strict=True)]
-    noisy_queries = Rows(noisy_starts, noisy_lengths)
+    clean_rows = Rows(starts, clean_lengths)
+    noisy_rows = Rows([start + count for start, count in zip(starts, clean_lengths, strict=True)], noisy_lengths)
     parts = []
     if max(clean_lengths):
-        clean_rows = Rows(starts, clean_lengths)
-        clean_mask = [m[:c, :c] for m, c in zip(masks, clean_lengths, strict=False)]
+        clean_mask = [mask[:count, :count] for mask, count in zip(masks, clean_lengths, strict=False)]
         parts.append(AttentionPart(queries=clean_rows, keys=clean_rows, mask_BQK=stack_masks(clean_mask)))
-    noisy_mask = [m[c:] for m, c in zip(masks, clean_lengths, strict=False)]
-    parts.append(AttentionPart(queries=noisy_queries, keys=Rows(starts, lengths), mask_BQK=stack_masks(noisy_mask)))
+    own = _block_length(flats)
+    if own is None:
+        noisy_mask = [mask[count:] for mask, count in zip(masks, clean_lengths, strict=False)]
+        keys = Rows(starts, lengths)
+    else:
+        noisy_mask = [mask[count:, :count] for mask, count in zip(masks, clean_lengths, strict=False)]
+        keys = clean_rows
+    parts.append(AttentionPart(queries=noisy_rows, keys=keys, mask_BQK=stack_masks(noisy_mask), own=own))
     return Layout(tuple(parts), sum(lengths))
+
+
+def _block_length(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> int | None:
+    """The length that all noisy blocks of a batch have; None where they differ."""
+    found = {
+        int(length) for blocks, _, noisy in flats for length in np.unique(blocks.block_L[noisy], return_counts=True)[1]
+    }
+    return found.pop() if len(found) == 1 else None
 
 
 def _masks(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> list[np.ndarray]:

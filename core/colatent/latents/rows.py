@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,13 +19,14 @@ from torch import Tensor
 
 
 class Rows:
-    """B runs of consecutive rows in a flat tensor, as one (B, L) rectangle."""
+    """B runs of consecutive rows in a flat tensor, as one (B, L) rectangle; padding stands at the end, or at the start
+    with align="right"."""
 
     def __init__(self, starts: Sequence[int], lengths: Sequence[int], *, align: str = "left") -> None:
         assert len(starts) == len(lengths) > 0
         self.starts, self.lengths = tuple(starts), tuple(lengths)
         self.batch, self.width = len(starts), max(lengths)
-        steps = {after - before for before, after in zip(starts, starts[1:], strict=False)}
+        steps = {after - before for before, after in pairwise(starts)}
         self.stride = steps.pop() if len(steps) == 1 else (self.width if not steps else 0)
         self.uniform = len(set(lengths)) == 1 and self.stride >= self.width
         self._align = align
@@ -56,7 +58,7 @@ class Rows:
     def gather(self, x_N: Tensor) -> Tensor:
         """The rectangle (B, L, ...) of a flat tensor: a view where runs are equally long."""
         if not self.uniform:
-            return x_N[self.index_BL]
+            return x_N.index_select(0, self.index_BL.flatten()).unflatten(0, (self.batch, self.width))
         first, span = self.starts[0], self.batch * self.stride
         if first + span > len(x_N):  # the last run ends before a whole stride does
             size, steps = x_N.shape[1:], x_N.stride()
@@ -75,6 +77,8 @@ class AttentionPart:
     queries, keys  rectangles with the same B
     mask_BQK       bool, True where seen; (1, Q, K) where all samples agree; None: everything is seen. Padding queries
                    must see something, for a softmax over nothing is not a number
+    own            where given, queries come in runs of this length that also see one another, beside `keys`: a noisy
+                   block and the clean history, without a column for any other noisy block
     cache          "read": the rows' own keys and values follow those in the cache; "fill": they are left in the cache
                    for later passes (its content is not looked at); None: the cache is not touched
     """
@@ -82,6 +86,7 @@ class AttentionPart:
     queries: Rows
     keys: Rows
     mask_BQK: Tensor | None = None
+    own: int | None = None
     cache: str | None = None
 
 
@@ -125,4 +130,4 @@ class Layout:
                 if side_by_side
                 else torch.cat([output.flatten(0, 1) for output in outputs])
             )
-        return torch.cat([output.flatten(0, 1) for output in outputs])[how.to(outputs[0].device)]
+        return torch.cat([output.flatten(0, 1) for output in outputs]).index_select(0, how.to(outputs[0].device))

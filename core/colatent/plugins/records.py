@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 API_VERSION = (1, 0)
-"""Version of the seam between core and plugins: (major, minor). A minor one adds optional things, a major one removes."""
+"""Version of the seam, (major, minor): a minor one adds optional things, a major one may remove."""
 
 
 @dataclass(frozen=True, kw_only=True)

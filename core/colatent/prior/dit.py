@@ -10,6 +10,7 @@ Axes: N rows of the flat batch, S rows of one stream, T distinct times, D width,
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from colatent.latents.rows import Layout
 from colatent.prior.attention import attend
 from colatent.prior.cache import KVCache
 from colatent.prior.modulation import Modulation, TimeEmbedding
-from colatent.prior.rotary import angles, rotate_interleaved
+from colatent.prior.rotary import angles, interleave, rotate_interleaved
 
 SHARED = ""
 """Key of a shared layer's parameters and modulation, where a stream's name would stand."""
@@ -80,7 +81,7 @@ class Layer(nn.Module):
         m_N = {name: context.look_up(table, rows[name]) for name, table in tables.items()}
         parts = {name: self.branch(name).to_qkv(take(x_ND, r), *m_N[name][:2]) for name, r in rows.items()}
         q_NHD, k_NHD, v_NHD = (join({n: p[i] for n, p in parts.items()}, rows, len(x_ND)) for i in range(3))
-        q_NHD, k_NHD = (rotate_interleaved(x, context.cos_NP, context.sin_NP) for x in (q_NHD, k_NHD))
+        q_NHD, k_NHD = (rotate_interleaved(x.to(v_NHD.dtype), *context.turn(v_NHD.dtype)) for x in (q_NHD, k_NHD))
         o_NHD = attend(q_NHD, k_NHD, v_NHD, layout=context.layout, cache=context.cache, layer=context.layer)
         o_ND = o_NHD.flatten(1)
         out = {}
@@ -93,7 +94,7 @@ class Layer(nn.Module):
 
 def take(x_N: Tensor, rows_S: Tensor | None) -> Tensor:
     """Rows of one stream; None: all of them."""
-    return x_N if rows_S is None else x_N[rows_S]
+    return x_N if rows_S is None else x_N.index_select(0, rows_S)
 
 
 def join(parts: Mapping[str, Tensor], rows: Mapping[str, Tensor | None], length: int) -> Tensor:
@@ -107,27 +108,28 @@ def join(parts: Mapping[str, Tensor], rows: Mapping[str, Tensor | None], length:
     )
 
 
+@dataclass(kw_only=True, eq=False)
 class Pass:
     """What all layers of one forward pass share: where rows stand, who sees whom, their times and rotations."""
 
-    def __init__(
-        self,
-        *,
-        layout: Layout,
-        rows: Mapping[str, Tensor | None],
-        positions_N3: Tensor,
-        t_index_N: Tensor,
-        modulation: Modulation,
-        cache: KVCache | None,
-    ) -> None:
-        self.layout, self.rows, self.positions_N3 = layout, rows, positions_N3
-        self.t_index_N, self.modulation, self.cache = t_index_N, modulation, cache
-        self.layer = 0
-        self.cos_NP = self.sin_NP = positions_N3
+    layout: Layout
+    rows: Mapping[str, Tensor | None]
+    t_index_N: Tensor
+    modulation: Modulation
+    cache: KVCache | None
+    rotation: tuple[Tensor, Tensor]
+    layer: int = 0
+
+    def turn(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Rotary factors in the dtype that the layers compute in, converted once."""
+        if self.rotation[0].dtype != dtype:
+            self.rotation = (self.rotation[0].to(dtype), self.rotation[1].to(dtype))
+        return self.rotation
 
     def look_up(self, table_TKD: Tensor, rows_S: Tensor | None) -> tuple[Tensor, ...]:
         """Modulation of each row of a stream, from the table of its times."""
-        return table_TKD[take(self.t_index_N, rows_S)].unbind(1)
+        index_S = take(self.t_index_N, rows_S)
+        return tuple(table_TD.index_select(0, index_S) for table_TD in table_TKD.unbind(1))
 
 
 class Prior(nn.Module):
@@ -186,10 +188,15 @@ class Prior(nn.Module):
         cache         history to read or fill, where the layout says so
         wanted        rows (within the stream) whose velocity is returned; None: all; {}: none, only the cache matters
         """
+        cos_NP, sin_NP = angles(positions_N3, rope_dim=self.rope_dim, theta=self.config.rope_theta)
         context = Pass(
-            layout=layout, rows=rows, positions_N3=positions_N3, t_index_N=t_index_N, modulation=modulation, cache=cache
+            layout=layout,
+            rows=rows,
+            t_index_N=t_index_N,
+            modulation=modulation,
+            cache=cache,
+            rotation=interleave(cos_NP, sin_NP, head_dim=self.head_dim),
         )
-        context.cos_NP, context.sin_NP = angles(positions_N3, rope_dim=self.rope_dim, theta=self.config.rope_theta)
         entered = {name: self.enter[name](z_SC) for name, z_SC in x.items()}
         x_ND = join(entered, rows, layout.length)
         for number, layer in enumerate(self.layers):

@@ -26,13 +26,19 @@ def angles(positions_N3: Tensor, *, rope_dim: int, theta: float) -> tuple[Tensor
     return angle_NP.cos(), angle_NP.sin()
 
 
-def rotate_interleaved(x_NHD: Tensor, cos_NP: Tensor, sin_NP: Tensor) -> Tensor:
-    """Rotate channels (0, 1), (2, 3), ... of each head; channels past the last pair stay as they are."""
-    pairs = cos_NP.shape[-1]
-    cos, sin = cos_NP[:, None].to(x_NHD.dtype), sin_NP[:, None].to(x_NHD.dtype)
-    even, odd = x_NHD[..., : 2 * pairs].unflatten(-1, (pairs, 2)).unbind(-1)
-    turned = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
-    return turned if 2 * pairs == x_NHD.shape[-1] else torch.cat([turned, x_NHD[..., 2 * pairs :]], dim=-1)
+def interleave(cos_NP: Tensor, sin_NP: Tensor, *, head_dim: int) -> tuple[Tensor, Tensor]:
+    """The factors of `rotate_interleaved` for whole heads, (N, 1, D) each: every pair's cosine twice, its sine with
+    either sign, and one and zero for the channels past the last pair."""
+    rest = (cos_NP.shape[0], head_dim - 2 * cos_NP.shape[1])
+    cos_ND = torch.cat([cos_NP.repeat_interleave(2, dim=1), cos_NP.new_ones(rest)], dim=1)
+    signed_ND = torch.stack([-sin_NP, sin_NP], dim=-1).flatten(1)
+    return cos_ND[:, None], torch.cat([signed_ND, sin_NP.new_zeros(rest)], dim=1)[:, None]
+
+
+def rotate_interleaved(x_NHD: Tensor, cos_N1D: Tensor, sin_N1D: Tensor) -> Tensor:
+    """Rotate channels (0, 1), (2, 3), ... of each head by the factors of `interleave`."""
+    swapped = x_NHD.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return torch.addcmul(x_NHD * cos_N1D, swapped, sin_N1D)
 
 
 def rotate_halves(x_NHD: Tensor, cos_NP: Tensor, sin_NP: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Stage `codec`: reconstruction + beta KL + whatever the codec adds (BERT-style masking for text).
 
-The core draws the latents and computes the KL from the posteriors; the codec only turns them into losses. The stage ends
-by taking over the averaged weights and measuring the latents' scale, without which no prior accepts the codec.
+The core draws the latents and computes the KL from the posteriors; the codec only turns them into losses. The stage
+ends by taking over the averaged weights and measuring the latents' scale, without which no prior accepts the codec.
 
 Axes: N latents of a batch, C channels.
 """
@@ -46,7 +46,8 @@ class CodecStage:
             for name, stream in run.streams.items()
             if isinstance(stream.codec, TrainableCodec) and not run.facts[name].trained
         }
-        self.module = nn.ModuleDict({name: stream.codec for name, stream in self.trained.items()})  # type: ignore[misc]
+        codecs = {name: stream.codec for name, stream in self.trained.items()}
+        self.module: nn.Module = nn.ModuleDict(codecs)  # type: ignore[arg-type]
 
     def loss(self, drawn: Sequence[Drawn], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted loss, its parts by name, and the number of data units."""
@@ -130,9 +131,12 @@ def draw(records: Sequence[Encoded], names: Sequence[Name]) -> list[Latents]:
 
 
 def posterior_kl(records: Sequence[Encoded]) -> Tensor:
-    """KL to the standard normal over all latents of a batch."""
+    """KL to the standard normal over the latents of a batch that hold data."""
+    held_N = torch.cat([record.units_L for record in records]) > 0
     logvars = [record.logvar_LC for record in records if record.logvar_LC is not None]
-    return kl_to_standard_normal(torch.cat([record.mean_LC for record in records]), torch.cat(logvars))
+    mean_NC, logvar_NC = torch.cat([record.mean_LC for record in records]), torch.cat(logvars)
+    held_N = held_N.to(mean_NC.device)
+    return kl_to_standard_normal(mean_NC[held_N], logvar_NC[held_N])
 
 
 def latent_statistics(codec: Codec, items: Sequence[Item], names: Sequence[Name]) -> tuple[Tensor, Tensor]:

@@ -22,6 +22,7 @@ from colatent.checkpoint.write import clean_temporary, prune, write_checkpoint
 from colatent.config.schema import StageConfig
 from colatent.data.mixture import Drawn, Mixture
 from colatent.errors import UserError
+from colatent.train.board import Board
 from colatent.train.interrupts import Interrupts
 from colatent.train.optimiser import (
     MovingAverage,
@@ -74,11 +75,16 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step, finish the stage and save it."""
         steps = self.config.steps if self.parameters else self.step  # a frozen codec has nothing to train
-        with Interrupts() as interrupts, self.reporter.stage(self.stage.name, self.config.steps) as progress:
+        with (
+            Interrupts() as interrupts,
+            self.reporter.stage(self.stage.name, self.config.steps) as progress,
+            Board(self.folder.path, self.stage.name, step=self.step) as self.board,
+        ):
             if self.step == 0 and self.parameters:
                 self._evaluate()
             while self.step < steps:
-                progress.update(self.step, self._train_step())
+                record = self._train_step()
+                progress.update(self.step, record)
                 if self._due(self.config.eval_every):
                     self._evaluate()
                 if self._due(self.config.save_every):
@@ -91,6 +97,8 @@ class Trainer:
             self.stage.finish()
             self.step = self.config.steps
             self.save()
+            if interrupts.asked:  # during the last step or what follows it: the next stage must not begin
+                interrupts.stop(self.folder.path)
 
     def _train_step(self) -> dict[str, float]:
         assert self.optimiser is not None
@@ -109,9 +117,16 @@ class Trainer:
             self.average.update(self.stage.module)
         self.step += 1
         seconds = time.perf_counter() - start
-        record = {"loss": float(loss.detach()), **parts, "lr": rate, "grad_norm": norm, "tokens_per_second": units / seconds}
+        record = {
+            "loss": float(loss.detach()),
+            **parts,
+            "lr": rate,
+            "grad_norm": norm,
+            "tokens_per_second": units / seconds,
+        }
         if self.step % self.config.log_every == 0 or self.step == self.config.steps:
             self.folder.log({"stage": self.stage.name, "step": self.step, **record})
+            self.board.scalars(self.step, record, under="train/")
         return record
 
     def _precision(self) -> Any:
@@ -141,10 +156,11 @@ class Trainer:
         if kept is not None:
             self.stage.module.load_state_dict(kept)
         self.folder.log({"stage": self.stage.name, "step": self.step, "eval": found})
+        self.board.scalars(self.step, found, under="heldout/")
         self.reporter.evaluated(self.stage.name, self.step, found)
 
     def _use_average(self) -> None:
-        """A codec ends as its average: there is one codec, and the prior must see the one that samples are decoded with."""
+        """A codec ends as its average: there is one codec, and priors must see the one that decodes their samples."""
         if self.stage.name == "codec" and self.average is not None and self.average.updates:
             self.stage.module.load_state_dict(self.average.shadow)
 
@@ -175,7 +191,8 @@ class Trainer:
         folder = self.folder.checkpoints(self.stage.name)
         clean_temporary(folder)
         checkpoint = newest(folder, on_skip=self.reporter.skipped)
-        if checkpoint is None:
+        if checkpoint is None:  # what a run logged before its first checkpoint is done again
+            self.folder.truncate_metrics(after_step=-1, stage=self.stage.name)
             return None
         where, state = str(checkpoint.path), checkpoint.document("state")
         if self.optimiser is not None:

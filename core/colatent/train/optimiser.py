@@ -13,7 +13,8 @@ from colatent.config.schema import StageConfig
 
 def build_optimiser(parameters: Iterable[nn.Parameter], config: StageConfig) -> torch.optim.AdamW:
     """AdamW with decay on matrices only: gains, biases and single vectors have nothing to be decayed to."""
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in parameters:
         (decayed if parameter.ndim > 1 else plain).append(parameter)
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]

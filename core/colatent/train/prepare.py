@@ -12,21 +12,24 @@ import torch
 from torch import nn
 
 from colatent.checkpoint.codecs import CodecFacts, build_codec, codec_tensors, load_codec, read_facts
+from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.resolve import resolve_model
 from colatent.checkpoint.tensors import hash_tensors
-from colatent.config.checks import validate
+from colatent.config.checks import check_unchanged, validate
 from colatent.config.schema import RunConfig, SegmentConfig
 from colatent.data.dataset import Dataset
 from colatent.data.mixture import Drawn, Mixture, first_samples
 from colatent.errors import UserError
-from colatent.latents.draws import digest
+from colatent.latents.draws import digest, generator
 from colatent.plugins import CodecInfo
-from colatent.plugins.contract import Codec, Item
+from colatent.plugins.contract import Codec, Item, RaggedCodec
 from colatent.plugins.pluginset import PluginSet
-from colatent.train.sequences import Stream
+from colatent.train.sequences import Stream, cut_items
 
 SETUP_SAMPLES = 1000
 """Samples from which tokenizers and the like are made."""
+LENGTH_DRAWS = 8
+"""How often a sample is drawn to see how long it can be."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,10 @@ class Sources:
     def mixture(self, *, seed: int) -> Mixture:
         """The training samples."""
         return Mixture(self.training, seed=seed)
+
+    def streams_of(self, source: str) -> set[str]:
+        """The streams in a source's sequences."""
+        return {segment.stream for segment in self.segments[source]}
 
     def held(self, count: int, *, seed: int) -> dict[str, list[Drawn]]:
         """The first held-out samples of each source."""
@@ -70,8 +77,7 @@ class Run:
     def items(self, drawn: Iterable[Drawn], stream: str) -> list[Item]:
         """The items of one stream among samples."""
         key = self.infos[stream].fields[0]
-        used = {source for source, order in self.sources.segments.items() if any(s.stream == stream for s in order)}
-        return [one.sample[key] for one in drawn if one.source in used]
+        return [one.sample[key] for one in drawn if stream in self.sources.streams_of(one.source)]
 
     def adopt(self, stream: str, codec: Codec, facts: CodecFacts) -> None:
         """Use this codec for a stream, on the run's device."""
@@ -86,13 +92,22 @@ def prepare(config: RunConfig, plugins: PluginSet) -> Run:
         where = f"streams.{name}"
         infos[name] = plugins.codec(stream.codec, where=f"{where}.codec")
         validate(plugins.codec_config(stream.codec), stream.config, where=f"{where}.config")
-    return Run(
-        config=config,
-        plugins=plugins,
-        device=pick_device(config.device),
-        sources=open_sources(config, plugins, infos),
-        infos=infos,
-    )
+    sources = open_sources(config, plugins, infos)
+    _check_names(config, sources)
+    return Run(config=config, plugins=plugins, device=pick_device(config.device), sources=sources, infos=infos)
+
+
+def _check_names(config: RunConfig, sources: Sources) -> None:
+    """Every stream is used by a source, and every setting by stream names one."""
+    used = {stream for source in config.data.sources for stream in sources.streams_of(source)}
+    for name in config.streams:
+        if name not in used:
+            do = "add it to the segments of a source or take it out"
+            raise UserError("no source has this stream", where=f"streams.{name}", do=do)
+    for where, names in (("flow.times", config.flow.times), ("flow.weights", config.flow.weights)):
+        for name in names:
+            if name not in config.streams:
+                raise UserError(f"no stream {name!r}", where=where, do=f"use one of {', '.join(config.streams)}")
 
 
 def pick_device(name: str) -> torch.device:
@@ -117,6 +132,8 @@ def open_sources(config: RunConfig, plugins: PluginSet, infos: Mapping[str, Code
         cls = plugins.dataset_class(source.dataset)
         training[name] = (cls(settings, split="train"), source.weight)
         heldout[name] = cls(settings, split="heldout")
+        if not len(training[name][0]) or not len(heldout[name]):
+            raise UserError("has no samples to train on or none held out", where=where, do="give it more data")
         segments[name] = _segments(source.segments, infos, declared.fields, where=where)
     return Sources(training=training, heldout=heldout, segments=segments)
 
@@ -132,7 +149,9 @@ def _segments(
     for index, segment in enumerate(given):
         if segment.stream not in infos:
             known = ", ".join(infos)
-            raise UserError(f"no stream {segment.stream!r}", where=f"{where}.segments.{index}", do=f"use one of {known}")
+            raise UserError(
+                f"no stream {segment.stream!r}", where=f"{where}.segments.{index}", do=f"use one of {known}"
+            )
         if infos[segment.stream].fields[0] not in fields:
             what = f"its dataset yields no {infos[segment.stream].fields[0]!r} for stream {segment.stream!r}"
             raise UserError(what, where=f"{where}.segments.{index}")
@@ -158,10 +177,49 @@ def _adopt_trained(run: Run, name: str, origin: str) -> None:
     checkpoint, where = resolve_model(origin), f"streams.{name}.weights"
     if not checkpoint.has(f"codec.{name}"):
         raise UserError(f"{checkpoint.path} has no codec for this stream", where=where)
-    wanted, found = run.config.streams[name].codec, read_facts(checkpoint, name).codec
-    if wanted != found:
-        raise UserError(f"{checkpoint.path} holds codec {found!r}, the config names {wanted!r}", where=where)
+    adopt_stored(run, name, checkpoint)
+
+
+def adopt_stored(run: Run, name: str, checkpoint: Checkpoint) -> None:
+    """Use the codec in a checkpoint for a stream, if it is the one that the config describes."""
+    facts, stream, where = read_facts(checkpoint, name), run.config.streams[name], f"streams.{name}"
+    if stream.codec != facts.codec:
+        what = f"{checkpoint.path} holds codec {facts.codec!r}, the config names {stream.codec!r}"
+        raise UserError(what, where=f"{where}.codec", do=f"name {facts.codec!r}, or start a run of its own")
+    if stream.config:  # left out, the settings are those of the weights
+        model = run.plugins.codec_config(stream.codec)
+        before, after = (validate(model, some, where=f"{where}.config") for some in (facts.config, stream.config))
+        do = f"put it back, or train another codec in a run of its own (this one is in {checkpoint.path})"
+        check_unchanged(before, after, where=f"{where}.config", do=do)
     run.adopt(name, *load_codec(checkpoint, name, plugins=run.plugins))
+
+
+def check_lengths(run: Run) -> None:
+    """Where blocks have a fixed length, items and data must be long enough to fill one."""
+    for name, stream in run.streams.items():
+        block = stream.codec.latent_spec().block
+        if block is None:
+            continue
+        if isinstance(stream.codec, RaggedCodec) and stream.length < block:
+            what = f"is {stream.length}, less than a block of stream {name!r} ({block} latents)"
+            raise UserError(what, where="data.length", do=f"give at least {block}")
+        for source in run.sources.training:
+            if name in run.sources.streams_of(source):
+                _check_corpus(run, stream, source, block=block)
+
+
+@torch.no_grad()
+def _check_corpus(run: Run, stream: Stream, source: str, *, block: int) -> None:
+    """A source must hold at least one block of a stream. Where a sample begins may be drawn, so each is drawn often."""
+    dataset, found = run.sources.training[source][0], 0
+    for index in range(len(dataset)):
+        draws = [generator(run.config.seed, "length", source, index, number) for number in range(LENGTH_DRAWS)]
+        items = cut_items(stream, [dataset.sample(index, rng)[stream.field] for rng in draws])
+        found += max(int((record.units_L > 0).sum()) for record in stream.codec.encode(items))
+        if found >= block:
+            return
+    what = f"holds {found} latents of stream {stream.name!r}, less than one block ({block})"
+    raise UserError(what, where=f"data.sources.{source}", do="give it more data or make blocks shorter")
 
 
 def _fresh_codec(run: Run, name: str) -> tuple[Codec, CodecFacts]:

@@ -6,7 +6,7 @@ this check is for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from colatent.checkpoint.codecs import check_same_codec, codec_contents, load_weights
 from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.resolve import resolve_model
-from colatent.config.schema import StageConfig
+from colatent.config.checks import check_unchanged, validate
+from colatent.config.schema import PriorConfig, StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
 from colatent.flow.objective import flow_losses, total_loss, velocity_errors
@@ -90,9 +91,8 @@ class PriorStage:
         codecs = [codec_contents(name, codec, self.run.facts[name]) for name, codec in self.run.codecs.items()]
         return merge([*codecs, {"documents": {"model": model}}])
 
-    def check(self, checkpoint: Checkpoint) -> None:
-        """Refuse to go on from a checkpoint whose prior knows other codecs."""
-        check_codecs(checkpoint, self.run)
+    def go_on(self, checkpoint: Checkpoint) -> None:
+        """Take up what a checkpoint knows beside weights."""
         self.window = checkpoint.document("model")["window"]
 
 
@@ -101,21 +101,37 @@ def longest_history(sequence: LatentSequence) -> int:
     return sum(len(segment.z_LC) for segment in sequence) - sequence[-1].block_lengths[-1]
 
 
+def check_order(run: Run) -> None:
+    """Refuse a prior whose codecs nothing trains before it."""
+    stages = list(run.config.stages)
+    if "prior" in stages and "codec" not in stages[: stages.index("prior")]:
+        for stream, facts in run.facts.items():
+            check_trained(stream, facts.trained)
+            check_scale(stream, facts.std)
+
+
 def check_trained(stream: str, trained: bool) -> None:
     """A prior needs a trained codec."""
     if not trained:
         what = "its codec was never trained: its latents mean nothing to a prior"
-        do = f"add stages.codec, or set streams.{stream}.weights to a run that trained it"
+        do = f"put stages.codec before stages.prior, or set streams.{stream}.weights to a run that trained it"
         raise UserError(what, where=f"streams.{stream}", do=do)
 
 
 def check_scale(stream: str, std: Sequence[float]) -> None:
     """A prior needs latents at unit scale."""
     low, high = SCALE_RANGE
-    overall = (sum(value * value for value in std) / len(std)) ** 0.5
+    overall = (sum(value * value for value in std) / max(1, len(std))) ** 0.5
     if not low <= overall <= high:
         what = f"its latents are off scale: std {overall:.3g}, allowed {low} to {high}"
         raise UserError(what, where=f"streams.{stream}", do="measure the scale again with stage codec")
+
+
+def check_resumed(checkpoint: Checkpoint, run: Run) -> None:
+    """Refuse to go on from a checkpoint whose prior knows other codecs or was built in another way."""
+    check_codecs(checkpoint, run)
+    stored = validate(PriorConfig, checkpoint.document("model")["prior"], where="prior")
+    check_unchanged(stored, run.config.prior, where="prior", do="put it back, or start a run of its own")
 
 
 def check_codecs(checkpoint: Checkpoint, run: Run) -> None:
@@ -130,9 +146,6 @@ def check_codecs(checkpoint: Checkpoint, run: Run) -> None:
 def build_prior(run: Run) -> Prior:
     """A prior with fresh weights, or those of `init` where that is given."""
     config = run.config
-    if config.prior.width % (2 * config.prior.heads):
-        what = f"width {config.prior.width} must be a multiple of 2 x heads ({config.prior.heads})"
-        raise UserError(what, where="prior.width")
     channels = {name: codec.latent_spec().channels for name, codec in run.codecs.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(digest(config.seed, "prior") % 2**63)
@@ -148,9 +161,30 @@ def _take_over(prior: Prior, run: Run, origin: str) -> None:
     if not checkpoint.has("prior"):
         return
     check_codecs(checkpoint, run)
+    before = validate(PriorConfig, checkpoint.document("model")["prior"], where="prior")
+    ours = run.config.prior.model_copy(update={"layers": before.layers, "dual_layers": before.dual_layers})
+    check_unchanged(before, ours, where="prior", do="start from init with the same setting")
     group = "prior.ema" if checkpoint.has("prior.ema") else "prior"
-    present, state = checkpoint.tensors(group), prior.state_dict()
-    load_weights(prior, {**state, **{name: value for name, value in present.items() if name in state}}, where="init")
+    state, present = prior.state_dict(), checkpoint.tensors(group)
+    found = {name: present[place] for name in state if (place := _place_before(name, present))}
+    dropped = tuple(f".{name}." for name in checkpoint.document("model")["channels"] if name not in prior.channels)
+    used = {_place_before(name, present) for name in state}
+    lost = [name for name in present if name not in used and not any(part in name for part in dropped)]
+    if lost:
+        do = "keep its number of layers, and layers that were dual dual"
+        raise UserError(f"this prior has no place for {lost[0]} of {checkpoint.path}", where="init", do=do)
+    load_weights(prior, {**state, **found}, where="init")
+
+
+def _place_before(name: str, present: Mapping[str, Tensor]) -> str | None:
+    """Where a parameter stood in another prior: under its own name, or in a shared layer that is a stream's own now."""
+    if name in present:
+        return name
+    parts = name.split(".")
+    if parts[0] == "layers":  # layers.NUMBER.branches.STREAM....
+        parts[3] = "shared"
+    shared = ".".join(parts)
+    return shared if shared in present else None
 
 
 def fixed_t_losses(run: Run, module: nn.Module, drawn: Sequence[Drawn], t: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""What a person sees while a run goes on: a bar with loss, speed and time left; plain lines where there is no terminal."""
+"""What a person sees while a run goes on: a bar with loss, speed and time left; plain lines without a terminal."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ class Bar:
         )
         self.bar = Progress(*columns, console=self.console, disable=not self.live)
         self.task = self.bar.add_task(name, total=total, facts="")
-        self._loss = self._speed = None
-        self._begun, self._first, self._last = time.monotonic(), None, time.monotonic()
+        self._loss: float | None = None
+        self._speed: float | None = None
+        self._first: int | None = None
+        self._begun = self._last = time.monotonic()
 
     def update(self, step: int, record: Mapping[str, float]) -> None:
         """Show the state after a step."""

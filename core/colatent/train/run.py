@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from colatent.checkpoint.codecs import load_codec
 from colatent.checkpoint.folder import Checkpoint, newest
-from colatent.checkpoint.run import RunFolder
+from colatent.checkpoint.run import RunFolder, is_run_folder
 from colatent.config.load import Loaded
+from colatent.config.schema import StageConfig
 from colatent.errors import UserError
 from colatent.plugins.pluginset import PluginSet, load_plugins
 from colatent.train.codec_stage import CodecStage
-from colatent.train.loop import Trainer
-from colatent.train.prepare import Run, build_codecs, prepare
-from colatent.train.prior_stage import PriorStage
+from colatent.train.loop import Stage, Trainer
+from colatent.train.prepare import Run, adopt_stored, build_codecs, check_lengths, prepare
+from colatent.train.prior_stage import PriorStage, check_order, check_resumed
 from colatent.train.progress import Reporter
 
-STAGES = {"codec": CodecStage, "prior": PriorStage}
+STAGES: dict[str, Callable[[Run, StageConfig], Stage]] = {"codec": CodecStage, "prior": PriorStage}
 
 
 def train(
     loaded: Loaded, *, resume: bool = False, plugins: PluginSet | None = None, reporter: Reporter | None = None
 ) -> Path:
-    """Run the stages of a config in order; returns the run folder. With `resume`, go on from the last checkpoint."""
+    """Run the stages of a config in order; returns the run folder. With `resume`, go on from the last checkpoint.
+
+    What cannot work is refused before anything is written: a run folder that exists is left as it was.
+    """
     config, reporter = loaded.config, reporter or Reporter()
     plugins = plugins or load_plugins()
     run = prepare(config, plugins)
     path = Path(config.out or f"runs/{config.name}")
+    _build_or_restore(run, _saved(path, config.stages) if resume else {})
+    check_lengths(run)
+    check_order(run)
     with RunFolder.create(path, loaded.text, resume=resume) as folder:
         folder.write_config(loaded.text)
         folder.begin(list(config.stages))
-        _build_or_restore(run, folder)
         for name in config.stages:
-            if name in folder.state().done:
+            if name == "codec" and name in folder.state().done:
                 continue
             _train_stage(name, run, folder, reporter, resume=resume)
             folder.stage_done(name)
@@ -40,21 +46,45 @@ def train(
     return path
 
 
-def _build_or_restore(run: Run, folder: RunFolder) -> None:
-    """Codecs as the newest checkpoint of the run left them; fresh ones (or those named by the config) before that."""
-    checkpoint = newest(folder.checkpoints("codec")) if "codec" in run.config.stages else None
-    if checkpoint is None:
+def _saved(path: Path, stages: Iterable[str]) -> dict[str, Checkpoint]:
+    """The newest checkpoint of each stage of the run in `path`."""
+    if not is_run_folder(path):
+        return {}
+    found = {name: newest(RunFolder.open(path).checkpoints(name)) for name in stages}
+    return {name: checkpoint for name, checkpoint in found.items() if checkpoint is not None}
+
+
+def _build_or_restore(run: Run, saved: Mapping[str, Checkpoint]) -> None:
+    """Codecs as the run left them, fresh ones (or those named by the config) where it has none; then the checks that
+    what was saved fits them."""
+    if "codec" in saved:
+        for name in run.config.streams:
+            adopt_stored(run, name, saved["codec"])
+        _check_final(run, saved["codec"])
+    else:
         build_codecs(run)
-        return
-    for name in run.config.streams:
-        run.adopt(name, *load_codec(checkpoint, name, plugins=run.plugins))
+    if "prior" in saved:
+        check_resumed(saved["prior"], run)
+    for checkpoint in saved.values():
+        if checkpoint.manifest.fingerprint != run.plugins.fingerprint:
+            what = "the plugins in force are not those that this run was started with"
+            raise UserError(what, where=str(checkpoint.path), do="see colatent plugins doctor")
+
+
+def _check_final(run: Run, checkpoint: Checkpoint) -> None:
+    """A codec whose scale was measured cannot be trained on: what was trained on its latents would not fit."""
+    steps = run.config.stages["codec"].steps
+    if steps > checkpoint.step and all(facts.trained for facts in run.facts.values()):
+        what = f"is {steps}, but this stage ended after {checkpoint.step} steps"
+        raise UserError(what, where="stages.codec.steps", do="put it back, or train longer in a run of its own")
 
 
 def _train_stage(name: str, run: Run, folder: RunFolder, reporter: Reporter, *, resume: bool) -> None:
-    stage = STAGES[name](run, run.config.stages[name])  # type: ignore[index]
+    config = run.config.stages[name]  # type: ignore[index]
+    stage = STAGES[name](run, config)
     trainer = Trainer(
         stage,
-        run.config.stages[name],  # type: ignore[index]
+        config,
         folder=folder,
         mixture=run.sources.mixture(seed=run.config.seed),
         fingerprint=run.plugins.fingerprint,
@@ -63,15 +93,8 @@ def _train_stage(name: str, run: Run, folder: RunFolder, reporter: Reporter, *, 
     )
     checkpoint = trainer.resume() if resume else None
     if checkpoint is not None:
-        _check_resumed(stage, checkpoint, run)
+        if isinstance(stage, PriorStage):
+            stage.go_on(checkpoint)
         if trainer.step >= trainer.config.steps:
             return
     trainer.run()
-
-
-def _check_resumed(stage: object, checkpoint: Checkpoint, run: Run) -> None:
-    if isinstance(stage, PriorStage):
-        stage.check(checkpoint)
-    if checkpoint.manifest.fingerprint != run.plugins.fingerprint:
-        what = "the plugins in force are not those that this run was started with"
-        raise UserError(what, where=str(checkpoint.path), do="see colatent plugins doctor")

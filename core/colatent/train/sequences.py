@@ -53,8 +53,8 @@ def build_sequences(
     seed: int,
     fixed_t: float | None = None,
 ) -> list[LatentSequence]:
-    """One sequence per sample; `segments` gives each source's order of streams. With `fixed_t` every generated block has
-    that noise level and nothing is pinned or dropped (validation)."""
+    """One sequence per sample; `segments` gives each source's order of streams. With `fixed_t` every generated block
+    has that noise level and nothing is pinned or dropped (validation)."""
     sequences: list[list[Segment | None]] = [[None] * len(segments[one.source]) for one in drawn]
     for name, stream in streams.items():
         places = [
@@ -136,7 +136,10 @@ def _ragged(
         real = [int((units > 0).sum()) for units in record.units_L.split(list(record.block_lengths))]
         # A prompt does not end: at least one latent that counts is left to generate.
         cuts.append(
-            tuple(max(0, min(cut, count - 1)) if config.role == "generated" else 0 for cut, count in zip(drawn, real, strict=True))
+            tuple(
+                max(0, min(cut, count - 1)) if config.role == "generated" else 0
+                for cut, count in zip(drawn, real, strict=True)
+            )
         )
     with torch.no_grad():
         values = stream.codec.encode_cut(items, cuts)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from colatent.latents.rows import Layout
 from colatent.plugins.contract import BlockPlan, Encoded, Latents, PlanRequest
 from colatent.plugins.records import LatentSpec
 from colatent_text.config import TextConfig
@@ -159,7 +160,7 @@ class TextCodec(nn.Module):
         z_NC = torch.cat(list(latents)).to(self.shift_C.device)
         return self.decoder(self.raw(z_NC), layout=self._layout(lengths), position_N=self._positions(lengths))
 
-    def _layout(self, lengths: tuple[int, ...]):  # type: ignore[no-untyped-def]
+    def _layout(self, lengths: tuple[int, ...]) -> Layout:
         config = self.config
         causal = config.attention == "causal"
         return items_layout(
@@ -229,7 +230,10 @@ class TextCodec(nn.Module):
                 ids.append(piece)
                 positions.append(torch.arange(k * block, (k + 1) * block))
         layout = cut_layout(lengths, chosen, block=block, window=self.config.window)
-        ids_NP, position_N = torch.cat(ids).to(self.shift_C.device), torch.cat(positions).float().to(self.shift_C.device)
+        ids_NP, position_N = (
+            torch.cat(ids).to(self.shift_C.device),
+            torch.cat(positions).float().to(self.shift_C.device),
+        )
         mean_NC, _ = self.encoder(ids_NP, layout=layout, position_N=position_N)
         means, start = [], 0
         for length, blocks in zip(lengths, chosen, strict=True):

@@ -76,7 +76,7 @@ class TextFiles:
         piece = self._pieces[int(chosen)]
         # From before the first character: a document's first characters are seen as often as all others.
         start = max(0, int(rng.integers(1 - self._window, len(piece.text))))
-        return piece.window(start, self._window)
+        return piece.window(start, uneven(self._window, rng))
 
 
 class UnicodeNamesConfig(Settings):
@@ -170,6 +170,7 @@ def _window(parts: Iterable[str], chars: int, *, rng: np.random.Generator | None
     """The first `chars` characters of endless `parts`; a share of 1 - `whole` begins inside the first part."""
     parts = iter(parts)
     first = next(parts)
+    chars = chars if rng is None else uneven(chars, rng)
     if rng is not None and rng.random() >= whole:
         first = first[int(rng.integers(1, len(first))) :]
     taken = [first]
@@ -178,6 +179,12 @@ def _window(parts: Iterable[str], chars: int, *, rng: np.random.Generator | None
         taken.append(next(parts))
         missing -= len(taken[-1])
     return {"text": Text(text="".join(taken)[:chars], ends=False)}
+
+
+def uneven(chars: int, rng: np.random.Generator) -> int:
+    """A window's length, up to an eighth less: were all as long, so would be the padding before bytes that share a
+    latent, and a prompt of another length would be new."""
+    return chars - int(rng.integers(chars // 8 + 1))
 
 
 def _rotated(lines: tuple[str, ...], start: int) -> Iterator[str]:

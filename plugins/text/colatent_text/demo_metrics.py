@@ -6,7 +6,7 @@ names at such an edge are not judged: they would be held against the model altho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from colatent_text import counting
 class CountingPrompt:
     """A prompt inside a series, and how the same series goes on.
 
-    prompt  starts with a whole number, ends anywhere
+    prompt  starts with a whole number, ends between any two tokens
     truth   what follows, to the end of the same run of numbers
     tokens  length of the prompt in tokens
     """
@@ -54,7 +54,7 @@ def counting_prompts(
     while len(found) < n:
         text = counting.series(rests[rng.integers(len(rests))])
         longest = int(rng.integers(chars[0], chars[1] + 1))
-        cuts = (_cut(text, at, encode) for at in range(longest, chars[0] // 2, -1))
+        cuts = _cuts(text, range(longest, chars[0] // 2, -1), encode)
         prompt = next((cut for cut in cuts if cut.tokens % block == len(found) % block), None)
         if prompt is not None:
             found.append(prompt)
@@ -66,8 +66,14 @@ def counting_prompts(
     return found
 
 
-def _cut(text: str, at: int, encode: Callable[[str], Sequence[int]]) -> CountingPrompt:
-    return CountingPrompt(prompt=text[:at], truth=text[at:], tokens=len(encode(text[:at])))
+def _cuts(text: str, places: Iterable[int], encode: Callable[[str], Sequence[int]]) -> Iterator[CountingPrompt]:
+    """The text cut at those places that lie between two of its tokens: a prompt that splits a token ("forty-o") is
+    another sequence of tokens than any text that goes on from it."""
+    whole = list(encode(text))
+    for at in places:
+        ids = list(encode(text[:at]))
+        if ids == whole[: len(ids)]:
+            yield CountingPrompt(prompt=text[:at], truth=text[at:], tokens=len(ids))
 
 
 def counting_exact(generated: str, truth: str, *, count: int = 32) -> bool:

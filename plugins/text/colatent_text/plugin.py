@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from colatent.plugins import CodecInfo, DatasetInfo, hookimpl
+
+if TYPE_CHECKING:
+    import click
 
 
 @hookimpl
@@ -50,3 +54,11 @@ def colatent_datasets() -> Iterable[DatasetInfo]:
             summary="counting in English words",
         ),
     ]
+
+
+@hookimpl
+def colatent_add_commands(cli: click.Group) -> None:
+    """`colatent demo`."""
+    from colatent_text.demo import demo
+
+    cli.add_command(demo)

@@ -37,12 +37,12 @@ class Block(nn.Module):
         self.ffn_proj = nn.Linear(width, config.ffn_ratio * width)
         self.ffn_out = nn.Linear(config.ffn_ratio * width // 2, width)
 
-    def forward(self, x_ND: Tensor, *, layout: Layout, turn: tuple[Tensor, Tensor], cache: KVCache | None, layer: int):  # type: ignore[no-untyped-def]
+    def forward(
+        self, x_ND: Tensor, *, layout: Layout, turn: tuple[Tensor, Tensor], cache: KVCache | None, layer: int
+    ) -> Tensor:
         """(N, D) -> (N, D); `turn` is the cosine and sine of the rows' positions."""
         q_ND, k_ND, v_ND = self.qkv_proj(self.norm_attn(x_ND)).chunk(3, dim=-1)
-        q_NHD, k_NHD, v_NHD = (
-            x.unflatten(-1, (self.heads, -1)) for x in (self.q_norm(q_ND), self.k_norm(k_ND), v_ND)
-        )
+        q_NHD, k_NHD, v_NHD = (x.unflatten(-1, (self.heads, -1)) for x in (self.q_norm(q_ND), self.k_norm(k_ND), v_ND))
         q_NHD, k_NHD = rotate_halves(q_NHD, *turn), rotate_halves(k_NHD, *turn)
         o_NHD = attend(q_NHD.to(v_NHD.dtype), k_NHD.to(v_NHD.dtype), v_NHD, layout=layout, cache=cache, layer=layer)
         x_ND = x_ND + self.attn_out_proj(o_NHD.flatten(1))

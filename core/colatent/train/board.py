@@ -1,0 +1,35 @@
+"""A run's scalars for TensorBoard, beside metrics.jsonl: the same numbers for people who look there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+FOLDER = "tensorboard"
+
+
+class Board:
+    """Scalars of one stage in RUN/tensorboard/STAGE. A resumed stage hides what it will write again."""
+
+    def __init__(self, run: Path, stage: str, *, step: int) -> None:
+        import logging
+
+        from torch.utils.tensorboard.writer import SummaryWriter
+
+        logging.getLogger("tensorboard").setLevel(logging.ERROR)
+        self._writer = SummaryWriter(log_dir=str(run / FOLDER / stage), purge_step=step or None)
+
+    def scalars(self, step: int, values: Mapping[str, float], *, under: str = "") -> None:
+        """Write numbers of one step."""
+        for name, value in values.items():
+            self._writer.add_scalar(f"{under}{name}", value, step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()

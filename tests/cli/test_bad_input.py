@@ -1,0 +1,378 @@
+"""Whatever a user gets wrong is one line on stderr that says what, where and what to do, with exit status 2; and nothing
+that was there before is lost."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from colatent.checkpoint.manifest import MANIFEST
+from colatent.cli.main import main
+from plugins_for_tests.runs import TEXT, changed, last, rewritten, run
+
+ROOT = Path(__file__).parents[2]
+FILES = changed(
+    TEXT, data__sources={"corpus": {"dataset": "text-files", "config": {"path": "${data.path}", "window": 48}}}
+)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run, and one of another seed that stopped after its codec; tests copy them before they break them."""
+    folder = tmp_path_factory.mktemp("made")
+    run(TEXT, folder / "run", "stages.prior.save_every=4")
+    run(changed(TEXT, seed=1, stages={"codec": TEXT["stages"]["codec"]}), folder / "other")
+    return folder
+
+
+@pytest.fixture
+def broken(made: Path, tmp_path: Path) -> Path:
+    """A copy of the finished run."""
+    return Path(shutil.copytree(made / "run", tmp_path / "run"))
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+    """Runs a command line that must fail, and gives its one line."""
+
+    def run_it(*arguments: object) -> str:
+        capsys.readouterr()
+        assert main([str(each) for each in arguments]) == 2
+        printed = capsys.readouterr()
+        assert printed.err.count("\n") == 1, printed.err
+        assert printed.err.startswith("colatent: ")
+        assert "Traceback" not in printed.err + printed.out
+        return printed.err.strip()
+
+    yield run_it
+
+
+def config(folder: Path, tree: dict[str, Any]) -> Path:
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return path
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    """All that a run holds, but the lock, which names the last process."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["stages.prior.stepz=3"], ["config.yaml: stages.prior.stepz", "did you mean steps?"]),
+        (["streams.text.config.widht=3"], ["streams.text.config.widht", "did you mean width?"]),
+        (["stages.prior.lr=fast"], ["stages.prior.lr", '"fast"', "a number"]),
+        (["stages.prior.lr=.inf"], ["stages.prior.lr", "a finite number"]),
+        (["stages.prior.lr=-1"], ["stages.prior.lr", "greater than 0"]),
+        (["stages.prior.steps=-5"], ["stages.prior.steps", "greater than 0"]),
+        (["stages.prior.betas=[0.9,-1]"], ["stages.prior.betas", "-1"]),
+        (["seed=-1"], ["seed", "greater than or equal to 0"]),
+        (["data.length=-4"], ["data.length"]),
+        (["data.length=3"], ["data.length: is 3, less than a block of stream 'text' (4 latents)", "give at least 4"]),
+        (["prior.width=18", "prior.heads=4"], ["prior", "width 18 must be a multiple of 2 x heads (4)"]),
+        (["prior.width=18"], ["prior", "width 18 must be a multiple of 2 x heads (2)"]),
+        (["prior.rope_dim=3"], ["prior", "rope_dim 3 must be even"]),
+        (["prior.rope_dim=10"], ["prior", "at most a head's 8 channels"]),
+        (["prior.layers=0"], ["prior", "both 0"]),
+        (["streams.text.config.window=15"], ["streams.text.config", "window 15 must be a multiple of block 4"]),
+        (["streams.text.codec=txet"], ["streams.text.codec", "did you mean 'text'?"]),
+        (["streams.text.weights=nowhere"], ["nowhere", "does not exist"]),
+        (
+            ["streams.too={codec: text}", "data.sources.counting.segments=[{stream: text}]"],
+            ["streams.too", "no source"],
+        ),
+        (["streams.a/b={codec: text}"], ["'a/b'", "letters"]),
+        (["data.sources.counting.segments=[{stream: txt}]"], ["segments.0", "no stream 'txt'"]),
+        (["data.sources.counting.dataset=countin"], ["data.sources.counting.dataset", "did you mean 'counting'?"]),
+        (["flow.weights.txt=1"], ["flow.weights", "no stream 'txt'"]),
+        (["device=cuda:77"], ["device", "cuda:77"]),
+        (["device=gpu"], ["device", "'gpu'", "use auto, cpu or cuda"]),
+        (["init=nowhere"], ["nowhere", "does not exist"]),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_settings(overrides: list[str], parts: list[str], in_tmp: Path, complaint: Any) -> None:
+    line = complaint("train", config(in_tmp, TEXT), "out=run", *overrides)
+    assert [part for part in parts if part not in line] == [], line
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize("stages", [["prior"], ["prior", "codec"]])
+def test_a_prior_needs_a_trained_codec(stages: list[str], in_tmp: Path, complaint: Any) -> None:
+    tree = changed(TEXT, stages={name: TEXT["stages"][name] for name in stages})
+    line = complaint("train", config(in_tmp, tree), "out=run")
+    assert line.startswith("colatent: streams.text: its codec was never trained")
+    assert "put stages.codec before stages.prior" in line
+    assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "parts"),
+    [
+        (None, ["corpus.txt", "no such file"]),
+        (b"", ["corpus.txt", "the text is empty"]),
+        (b"caf\xe9 is not UTF-8 but Latin-1", ["corpus.txt", "not UTF-8", "offset 3"]),
+        (b"too short", ["corpus.txt", "9 characters"]),
+        (b"longer than that, yet no block", ["data.sources.corpus", "less than one block (32)"]),
+    ],
+)
+def test_corpora(data: bytes | None, parts: list[str], in_tmp: Path, complaint: Any) -> None:
+    if data is not None:
+        Path("corpus.txt").write_bytes(data)
+    tree = changed(FILES, streams__text__config__block=32, streams__text__config__window=32, data__length=32)
+    line = complaint("train", config(in_tmp, tree), "out=run", "data.path=corpus.txt")
+    assert [part for part in parts if part not in line] == [], line
+    assert not Path("run").exists()
+
+
+def test_a_path_must_be_given_where_the_config_asks_for_it(in_tmp: Path, complaint: Any) -> None:
+    line = complaint("train", config(in_tmp, changed(FILES, data__path="???")), "out=run")
+    assert line.endswith("data.path: must be given; pass data.path=FILE")
+
+
+def test_a_corpus_of_many_short_texts_is_long_enough(in_tmp: Path) -> None:
+    Path("texts").mkdir()
+    for number in range(9):
+        Path(f"texts/{number}.txt").write_text(f"no {number}.")
+    tree = changed(FILES, stages={"codec": changed(TEXT["stages"]["codec"], steps=1)})
+    assert main(["train", str(config(in_tmp, tree)), "out=run", "data.path=texts", "--quiet"]) == 0
+
+
+def test_a_prompt_outside_the_vocabulary(in_tmp: Path, complaint: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    vocabulary = {word: number for number, word in enumerate(["[UNK]", "to", "be", "or", "not"])}
+    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"}
+    layout = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None}
+    layout |= {"pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None, "model": model}
+    Path("words.json").write_text(json.dumps(layout))
+    Path("corpus.txt").write_text("to be or not to be " * 40)
+    tree = changed(FILES, streams__text__config__tokenizer={"kind": "file", "path": "words.json"})
+    windows = changed(tree, data__sources__corpus__config__window=10_000)
+    assert main(["train", str(config(in_tmp, windows)), "out=run", "data.path=corpus.txt", "--quiet"]) == 0
+    assert main(["generate", "run", "--prompt", "to be", "--max-new", "2"]) == 0
+    line = complaint("generate", "run", "--prompt", "to err")
+    assert "cannot represent 'e' at character 3" in line
+    assert "cannot represent 'q' at character 0" in complaint("generate", "run", "--prompt", "quit", "--json")
+
+
+def test_a_run_folder_that_exists(broken: Path, tmp_path: Path, complaint: Any) -> None:
+    before = contents(broken)
+    line = complaint("train", config(tmp_path, TEXT), f"out={broken}")
+    assert "already holds a run; use --resume or another out=" in line
+    assert contents(broken) == before
+    (tmp_path / "file").write_text("")
+    assert "is a file" in complaint("train", config(tmp_path, TEXT), f"out={tmp_path / 'file'}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--target", "image"], ["no stream 'image'", "use one of text"]),
+        (["--n", "0"], ["--n"]),
+        (["--max-new", "-1"], ["--max-new"]),
+        (["--guidance", "-2"], ["--guidance"]),
+        (["--steps", "0"], ["--steps"]),
+        (["--solver", "rk9"], ["--solver", "rk9"]),
+        (["--seed", "-1"], ["--seed"]),
+        (["--device", "cuda:77"], ["cuda:77", "use auto, cpu or cuda"]),
+        (["--prompt", "\udc80"], ["cannot represent U+DC80 at character 0"]),
+        (["--promt", "x"], ["--promt"]),
+    ],
+)
+def test_generate_options(arguments: list[str], parts: list[str], made: Path, complaint: Any) -> None:
+    line = complaint("generate", made / "run", *arguments)
+    assert [part for part in parts if part not in line] == [], line
+
+
+def test_generate_on_what_is_no_model(made: Path, tmp_path: Path, complaint: Any) -> None:
+    assert "has no prior yet, only codecs; train stage prior first" in complaint("generate", made / "other")
+    assert "does not exist; name a run folder or a checkpoint" in complaint("generate", tmp_path / "nowhere")
+    assert "is neither a run nor a checkpoint" in complaint("generate", tmp_path)
+    assert "is neither a run nor a checkpoint" in complaint("generate", __file__)
+
+
+def test_a_truncated_checkpoint(broken: Path, tmp_path: Path, complaint: Any) -> None:
+    steps = sorted((broken / "checkpoints" / "prior").glob("step-*"))
+    for step in reversed(steps):
+        weights = step / "prior.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-100])
+        line = complaint("generate", step)
+        assert "prior.safetensors: has " in line
+        assert "its manifest says" in line
+        if step == steps[-1]:  # an older one is still good
+            assert main(["generate", str(broken), "--max-new", "1"]) == 0
+    assert "no valid checkpoint" in complaint("generate", broken)
+
+
+def test_weights_cut_short_before_their_manifest_was_made(broken: Path, complaint: Any) -> None:
+    step = last(broken, "prior").path
+    weights = step / "prior.ema.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    rewritten(step)
+    assert "prior.ema.safetensors: cannot be read" in complaint("generate", step)
+
+
+def test_a_checkpoint_of_another_format(broken: Path, complaint: Any) -> None:
+    step = last(broken, "prior").path
+    manifest = json.loads((step / MANIFEST).read_text())
+    (step / MANIFEST).write_text(json.dumps(manifest | {"format": 99}))
+    line = complaint("generate", step)
+    assert "written by format 99, this colatent reads 1; use the colatent that wrote it" in line
+
+
+def swap_codec(checkpoint: Path, origin: Path) -> None:
+    """Put another run's codec in a checkpoint, with a manifest that agrees."""
+    for path in origin.glob("codec.text*"):
+        if path.is_dir():
+            shutil.copytree(path, checkpoint / path.name, dirs_exist_ok=True)
+        else:
+            shutil.copy(path, checkpoint / path.name)
+    rewritten(checkpoint)
+
+
+def test_a_codec_that_was_swapped(broken: Path, made: Path, tmp_path: Path, complaint: Any) -> None:
+    swap_codec(last(broken, "prior").path, last(made / "other", "codec").path)
+    line = complaint("generate", broken)
+    assert "the prior was trained on another codec for stream 'text'" in line
+    assert "use the codec that the prior was trained on, or train the prior again" in line
+
+
+def test_codec_weights_that_are_not_those_of_its_facts(broken: Path, made: Path, complaint: Any) -> None:
+    step = last(broken, "prior").path
+    shutil.copy(last(made / "other", "codec").path / "codec.text.safetensors", step / "codec.text.safetensors")
+    rewritten(step)
+    assert "are not those that its facts were measured on" in complaint("generate", broken)
+
+
+def test_resume_over_a_swapped_codec(broken: Path, made: Path, tmp_path: Path, complaint: Any) -> None:
+    swap_codec(last(broken, "codec").path, last(made / "other", "codec").path)
+    before = contents(broken)
+    line = complaint("train", config(tmp_path, TEXT), f"out={broken}", "stages.prior.steps=10", "--resume")
+    assert "the prior was trained on another codec for stream 'text'" in line
+    assert contents(broken) == before
+
+
+def test_resume_with_the_weights_of_another_run(made: Path, tmp_path: Path, complaint: Any) -> None:
+    tree = changed(TEXT, stages={"prior": TEXT["stages"]["prior"]})
+    folder = run(tree, tmp_path / "run", f"streams.text.weights={made / 'run'}", "stages.prior.steps=2")
+    before = contents(folder)
+    arguments = [f"out={folder}", f"streams.text.weights={made / 'other'}", "--resume"]
+    line = complaint("train", config(tmp_path, tree), *arguments)
+    assert "the prior was trained on another codec for stream 'text'" in line
+    assert contents(folder) == before
+
+
+def test_latents_off_scale(made: Path, tmp_path: Path, complaint: Any) -> None:
+    other = Path(shutil.copytree(made / "other", tmp_path / "other"))
+    step = last(other, "codec").path
+    facts = json.loads((step / "codec.text.json").read_text())
+    (step / "codec.text.json").write_text(json.dumps(facts | {"std": [5.0] * 8}))
+    rewritten(step)
+    tree = changed(TEXT, stages={"prior": TEXT["stages"]["prior"]}, streams__text__weights=str(other))
+    line = complaint("train", config(tmp_path, tree), f"out={tmp_path / 'run'}")
+    assert line.startswith("colatent: streams.text: its latents are off scale: std 5, allowed 0.5 to 2")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_of_a_codec_that_never_finished(made: Path, tmp_path: Path, complaint: Any) -> None:
+    half = Path(shutil.copytree(made / "other", tmp_path / "half"))
+    step = last(half, "codec").path
+    facts = json.loads((step / "codec.text.json").read_text())
+    (step / "codec.text.json").write_text(json.dumps(facts | {"trained": False}))
+    rewritten(step)
+    tree = changed(TEXT, stages={"prior": TEXT["stages"]["prior"]}, streams__text__weights=str(half))
+    assert "was never trained" in complaint("train", config(tmp_path, tree), f"out={tmp_path / 'run'}")
+
+
+def test_a_loss_that_is_not_finite(broken: Path, tmp_path: Path, complaint: Any) -> None:
+    wild = ["stages.prior.lr=1e30", "stages.prior.steps=60", "stages.prior.schedule=constant"]
+    line = complaint("train", config(tmp_path, TEXT), f"out={broken}", *wild, "--quiet", "--resume")
+    assert line.startswith("colatent: stages.prior: loss ")
+    assert "on samples counting/" in line
+    assert "lower lr or raise warmup and --resume" in line
+    assert last(broken, "prior").step == 8
+    assert main(["generate", str(broken), "--max-new", "1"]) == 0
+
+
+FULL = """
+import resource, sys
+from colatent.cli.main import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_full_disk(broken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    largest = (last(broken, "prior").path / "optimiser.safetensors").stat().st_size
+    before = contents(broken / "checkpoints")
+    train = ["train", str(config(tmp_path, TEXT)), f"out={broken}", "stages.prior.steps=12", "--resume", "--quiet"]
+    done = subprocess.run([sys.executable, "-c", FULL, str(largest // 2), *train], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "cannot save a checkpoint: File too large; make room, then use --resume (the last good" in done.stderr
+    assert contents(broken / "checkpoints") == before
+    assert main(["generate", str(broken), "--max-new", "1"]) == 0
+    assert main(train) == 0
+    assert last(broken, "prior").step == 12
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose distributions are installed."""
+    folder = tmp_path / "site"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(str(folder))
+    return folder
+
+
+def install(site: Path, name: str, code: str) -> None:
+    info = site / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[colatent]\n{name} = {name}_plugin\n")
+    (site / f"{name}_plugin.py").write_text(code)
+
+
+CLAIM = """
+from colatent.plugins import CodecInfo, hookimpl
+
+@hookimpl
+def colatent_codecs():
+    return [CodecInfo(name={name!r}, modality="text", axes=1, fields=("text",), factory="a:B", config="a:C")]
+"""
+
+
+def test_a_plugin_that_raises_at_import(site: Path, in_tmp: Path, complaint: Any) -> None:
+    install(site, "smells", "raise RuntimeError('no nose')")
+    line = complaint("train", config(in_tmp, TEXT), "out=run", "streams.smell={codec: smell}")
+    assert "streams.smell.codec: no active plugin brings codec 'smell'" in line
+    assert "plugin 'smells' of smells 1.0 is broken (import failed: RuntimeError: no nose)" in line
+    assert not Path("run").exists()
+    stages = [f"stages.{name}.steps=1" for name in TEXT["stages"]]
+    assert main(["train", str(config(in_tmp, TEXT)), "out=run", "--quiet", *stages]) == 0  # text is not its business
+
+
+def test_a_second_claim_of_text_changes_nothing(site: Path, made: Path, in_tmp: Path, complaint: Any) -> None:
+    install(site, "usurper", CLAIM.format(name="text"))
+    assert main(["generate", str(made / "run"), "--max-new", "1"]) == 0
+    install(site, "first", CLAIM.format(name="smell"))
+    install(site, "second", CLAIM.format(name="smell"))
+    line = complaint("train", config(in_tmp, TEXT), "out=run", "streams.smell={codec: smell}")
+    assert "codec 'smell' is declared by plugin 'first' of first 1.0 and by plugin 'second' of second 1.0" in line
+
+
+def test_a_run_resumed_under_other_plugins(site: Path, broken: Path, tmp_path: Path, complaint: Any) -> None:
+    install(site, "first", CLAIM.format(name="smell"))
+    before = contents(broken)
+    line = complaint("train", config(tmp_path, TEXT), f"out={broken}", "stages.prior.steps=9", "--resume")
+    assert "the plugins in force are not those that this run was started with; see colatent plugins doctor" in line
+    assert contents(broken) == before

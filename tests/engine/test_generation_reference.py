@@ -1,0 +1,184 @@
+"""Generation against a reference without caches, which computes every velocity from all latents, branch by branch.
+
+The sampler's cache, right-aligned ragged histories, window, joined guidance branches and pinned latents must all
+disappear in the comparison.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from sampling import BLOCK, CHANNELS, LENGTHS, generate, record, request
+from torch import Tensor
+
+from colatent.flow.solvers import SOLVERS
+from colatent.generate.requests import Request
+from colatent.latents.draws import normal
+from colatent.prior.dit import Prior
+from reference import ReferencePrior, Row, next_block, placed
+
+
+def slow(
+    prior: Prior,
+    one: Request,
+    *,
+    blocks: int,
+    window: int | None = None,
+    steps: int = 2,
+    solver: str = "euler",
+    guidance: float = 1.0,
+    dtype: torch.dtype = torch.float64,
+) -> Tensor:
+    """The same from the reference, for one request."""
+    reference = ReferencePrior(prior.state_dict(), prior.config, dtype=dtype)
+    past, offset = given_rows(one)
+    own = one.own
+    real = 0 if own is None else int((own.units_L > 0).sum())
+    whole = real // BLOCK * BLOCK
+    first = past[-1].block + 1 if past else 0
+    for index in range(whole):
+        position = placed(own.positions_LA[index], offset)
+        past.append(Row(stream="text", z=own.mean_LC[index], t=0.0, position=position, block=first + index // BLOCK))
+    made: list[Row] = []
+    for number in range(blocks):
+        start = whole + number * BLOCK
+        made += next_block(
+            reference,
+            [*past, *made],
+            normal((BLOCK, CHANNELS), *one.names, "text", number),
+            stream="text",
+            positions=[placed(torch.tensor([float(start + inside)]), offset) for inside in range(BLOCK)],
+            pinned=list(own.mean_LC[whole:real]) if own is not None and not number else (),
+            steps=steps,
+            solver=solver,
+            guidance=guidance,
+            window=window,
+        )
+    return torch.stack([row.z for row in made])
+
+
+def given_rows(one: Request) -> tuple[list[Row], float]:
+    """Rows of the whole items before the target, and where the next item begins."""
+    rows: list[Row] = []
+    offset, block = 0.0, 0
+    for stream, item in one.given:
+        places = [placed(position, offset) for position in item.positions_LA]
+        numbers = [block + k for k, length in enumerate(item.block_lengths) for _ in range(length)]
+        for z, position, number in zip(item.mean_LC, places, numbers, strict=True):
+            rows.append(Row(stream=stream, z=z, t=0.0, position=position, block=number))
+        block, offset = numbers[-1] + 1, max(float(p.max()) for p in places) + 1.0
+    return rows, offset
+
+
+def assert_equal(found: Tensor, truth: Tensor, tolerance: float) -> None:
+    assert found.shape == truth.shape
+    assert float((found - truth).abs().max()) <= tolerance * max(1.0, float(truth.abs().max()))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("name", LENGTHS)
+def test_cached_equals_uncached(double, make_prior, name: str, solver: str, guidance: float) -> None:
+    prior = make_prior({"text": CHANNELS}, layers=2)
+    found = generate(prior, [request(name)], blocks=2, solver=solver, guidance=guidance)[0]
+    assert_equal(found, slow(prior, request(name), blocks=2, solver=solver, guidance=guidance), 1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    "names", [("partial", "two blocks", "exact block"), ("three and a bit", "shorter than a block", "empty")]
+)
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_ragged_batch_equals_the_reference_one_by_one(
+    double, make_prior, names: tuple[str, ...], guidance: float
+) -> None:
+    prior = make_prior({"text": CHANNELS}, layers=2)
+    requests = [request(name, seed=seed) for seed, name in enumerate(names)]
+    for one, found in zip(requests, generate(prior, requests, blocks=3, guidance=guidance), strict=True):
+        assert_equal(found, slow(prior, one, blocks=3, guidance=guidance), 1e-10)
+
+
+@torch.no_grad()
+def test_any_order_of_a_ragged_batch(double, make_prior) -> None:
+    prior = make_prior({"text": CHANNELS})
+    for names in (("empty", "partial"), ("partial", "empty"), ("empty", "partial", "empty"), ("empty", "empty")):
+        requests = [request(name, seed=seed) for seed, name in enumerate(names)]
+        for one, found in zip(requests, generate(prior, requests, blocks=1, guidance=3.0), strict=True):
+            assert_equal(found, generate(prior, [one], blocks=1, guidance=3.0)[0], 1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [4, 8, 10])
+def test_window_of_the_cache_equals_a_dense_pass_with_its_mask(double, make_prior, window: int) -> None:
+    prior = make_prior({"text": CHANNELS}, layers=2)
+    names = ("three and a bit", "partial", "empty")
+    requests = [request(name, seed=seed) for seed, name in enumerate(names)]
+    found = generate(prior, requests, blocks=3, window=window, guidance=3.0)
+    for one, latents in zip(requests, found, strict=True):
+        assert_equal(latents, slow(prior, one, blocks=3, window=window, guidance=3.0), 1e-10)
+    wide = slow(prior, requests[0], blocks=3, guidance=3.0)
+    assert float((found[0] - wide).abs().max()) > 1e-3  # the window is felt
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dual_layers", [0, 1])
+def test_given_items_of_other_streams_and_axes(double, make_prior, dual_layers: int) -> None:
+    prior = make_prior({"text": CHANNELS, "image": 5}, dual_layers=dual_layers, layers=1)
+    picture, caption = record(6, seed=1, channels=5, block=6, axes=2), record(8, seed=2)
+    assert picture is not None
+    assert caption is not None
+    requests = [
+        request("partial", seed=1, given=(("image", picture),)),
+        request("empty", seed=2, given=(("text", caption), ("image", picture))),
+        request("exact block", seed=3),
+    ]
+    for one, found in zip(requests, generate(prior, requests, blocks=2, guidance=3.0), strict=True):
+        assert_equal(found, slow(prior, one, blocks=2, guidance=3.0), 1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_float32_equals_a_float32_reference(make_prior, guidance: float) -> None:
+    prior = make_prior({"text": CHANNELS}, layers=2)
+    found = generate(prior, [request("partial")], blocks=2, guidance=guidance)[0]
+    truth = slow(prior, request("partial"), blocks=2, guidance=guidance, dtype=torch.float32)
+    assert_equal(found, truth, 1e-5)
+
+
+@torch.no_grad()
+def test_same_latents_whatever_the_batch(make_prior) -> None:
+    prior = make_prior({"text": CHANNELS}, layers=2)
+    requests = [request(name, seed=seed) for seed, name in enumerate(LENGTHS)]
+    together = generate(prior, requests, blocks=3, guidance=3.0)
+    for one, found in zip(requests, together, strict=True):
+        assert_equal(found, generate(prior, [one], blocks=3, guidance=3.0)[0], 1e-5)
+    again = generate(prior, requests[::-1], blocks=3, guidance=3.0)[::-1]
+    for one, found in zip(again, together, strict=True):
+        assert_equal(found, one, 1e-5)
+
+
+@torch.no_grad()
+def test_guidance_of_one_is_the_conditional_and_more_is_felt(make_prior) -> None:
+    prior = make_prior({"text": CHANNELS})
+    off, weak, strong = (generate(prior, [request("partial")], blocks=2, guidance=s)[0] for s in (1.0, 1.0 + 1e-6, 3.0))
+    assert_equal(weak, off, 1e-4)
+    assert float((strong - off).abs().max()) > 1e-2
+
+
+@torch.no_grad()
+def test_guidance_is_off_in_the_first_block_without_history(make_prior) -> None:
+    prior = make_prior({"text": CHANNELS})
+    for name in ("empty", "shorter than a block"):
+        off, on = (generate(prior, [request(name)], blocks=2, guidance=s)[0] for s in (1.0, 3.0))
+        assert_equal(on[:BLOCK], off[:BLOCK], 1e-6)
+        assert float((on - off).abs().max()) > 1e-2
+
+
+@torch.no_grad()
+def test_pinned_latents_keep_their_value(make_prior) -> None:
+    prior = make_prior({"text": CHANNELS})
+    one = request("partial")
+    assert one.own is not None
+    found = generate(prior, [one], blocks=2, guidance=3.0)[0]
+    assert torch.equal(found[:2], one.own.mean_LC[4:6])

@@ -1,0 +1,68 @@
+"""The demo end to end with a model that is far too small: everything is trained, scored, written and found again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from colatent.cli.main import main
+from colatent_text import demo_score
+from colatent_text.demo import run_demo
+from colatent_text.demo_report import flow_table
+
+TINY = (
+    "streams.text.config.width=32",
+    "streams.text.config.heads=2",
+    "streams.text.config.encoder_layers=1",
+    "streams.text.config.decoder_layers=1",
+    "streams.text.config.tokenizer.vocab=300",
+    "prior.layers=1",
+    "prior.width=32",
+    "prior.heads=2",
+    "stages.codec.steps=12",
+    "stages.prior.steps=4",
+    "stages.codec.batch=4",
+    "stages.prior.batch=4",
+    "sample.steps=2",
+)
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo_score, "SAMPLES", 16)
+    monkeypatch.setattr(demo_score, "NGRAM_WINDOWS", 20)
+
+
+def test_the_demo_trains_scores_and_is_found_again(
+    few: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "demo"
+    report = run_demo(out, TINY)
+    printed = capsys.readouterr().out
+    assert set(report["reconstruction"]) == {"names", "counting"}
+    assert len(report["counting"]["by_residue"]) == report["block"]
+    assert len(report["samples"]) == 10
+    for source in ("names", "counting"):
+        assert list(report["flow_loss"][source]) == ["0.1", "0.3", "0.5", "0.7", "0.9"]
+    assert "5-gram" in printed
+    assert "ten samples" in printed
+    for file in ("curves.png", "report.md", "report.json", "samples/names.jsonl", "samples/counting.jsonl"):
+        assert (out / file).stat().st_size > 0
+    before = (out / "metrics.jsonl").read_bytes()
+    assert main(["demo", "--out", str(out)]) == 0
+    again = capsys.readouterr().out
+    assert "found the finished run" in again
+    assert "new samples" in again
+    assert (out / "metrics.jsonl").read_bytes() == before
+    assert json.loads((out / "report.json").read_text())["counting"] == report["counting"]
+
+
+def test_flow_table_takes_the_first_and_the_last_evaluation() -> None:
+    metrics = [
+        {"stage": "codec", "step": 0, "eval": {"text/score": 0.1}},
+        *({"stage": "prior", "step": n, "eval": {"names/text/t=0.1": 2.0 - n}} for n in range(2)),
+        {"stage": "prior", "step": 1, "loss": 1.0},
+    ]
+    assert flow_table(metrics) == {"names": {"0.1": (2.0, 1.0)}}

@@ -1,0 +1,161 @@
+"""A run that was stopped and resumed is the run that was not, to the last bit; and what a resumed run refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colatent.checkpoint.run import RunFolder
+from colatent.errors import UserError
+from colatent.train.interrupts import Interrupted
+from colatent.train.loop import Trainer
+from colatent.train.progress import Reporter
+from plugins_for_tests.grid import CONFIG, plugins_with_grid
+from plugins_for_tests.runs import TEXT, assert_same_run, changed, last, metrics, run
+
+FREQUENT = {
+    "steps": 7,
+    "batch": 4,
+    "warmup": 2,
+    "lr": 5e-3,
+    "ema": 0.9,
+    "save_every": 3,
+    "eval_every": 4,
+    "log_every": 1,
+}
+TREE = changed(
+    CONFIG,
+    stages={"codec": FREQUENT, "prior": FREQUENT},
+    flow={"history_dropout": 0.3},
+    data__sources__paint__config={"size": 5},
+    data__sources__describe__config={"size": 5},
+)
+
+
+class PowerCutError(Exception):
+    """Ends a process where it stands."""
+
+
+class StopsAt(Reporter):
+    """Asks for a stop, or cuts the power, after some step of a stage."""
+
+    def __init__(self, stage: str, step: int, how: signal.Signals | None) -> None:
+        super().__init__(quiet=True)
+        self.where, self.how = (stage, step), how
+
+    @contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Any]:
+        self.name = name
+        yield self
+
+    def update(self, step: int, record: Mapping[str, float]) -> None:
+        if (self.name, step) != self.where:
+            return
+        if self.how is None:
+            raise PowerCutError
+        os.kill(os.getpid(), self.how)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that nothing stops: two modalities, both stages."""
+    return run(TREE, tmp_path_factory.mktemp("whole") / "run", plugins=plugins_with_grid())
+
+
+@pytest.mark.parametrize(
+    ("stage", "step", "how"),
+    [
+        ("codec", 4, signal.SIGINT),
+        ("codec", 5, None),
+        ("codec", 7, signal.SIGINT),
+        ("prior", 1, None),
+        ("prior", 5, signal.SIGTERM),
+        ("prior", 6, None),
+    ],
+)
+def test_stopped_and_resumed_is_never_stopped(
+    stage: str, step: int, how: signal.Signals | None, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, plugins = tmp_path / "run", plugins_with_grid()
+    with pytest.raises(Interrupted if how else PowerCutError) as stopped:
+        run(TREE, folder, plugins=plugins, reporter=StopsAt(stage, step, how))
+    if how:
+        assert stopped.value.code == {signal.SIGINT: 130, signal.SIGTERM: 75}[how]
+        assert last(folder, stage).step == step
+        assert "--resume" in capsys.readouterr().out
+        assert not (folder / "checkpoints" / "prior").exists() or stage == "prior"
+    run(TREE, folder, plugins=plugins, resume=True)
+    assert_same_run(whole, folder)
+
+
+def test_killed_between_the_stages(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def cut(self: RunFolder, stage: str) -> None:
+        raise PowerCutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "stage_done", cut)
+        with pytest.raises(PowerCutError):
+            run(TREE, tmp_path / "run", plugins=plugins_with_grid())
+    run(TREE, tmp_path / "run", plugins=plugins_with_grid(), resume=True)
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = Trainer.save
+
+    def cut(self: Trainer) -> None:
+        save(self)
+        newest = last(tmp_path / "run", self.stage.name)
+        if self.step == 6:
+            (newest.path / "optimiser.safetensors").write_bytes(b"half")
+            raise PowerCutError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "save", cut)
+        with pytest.raises(PowerCutError):
+            run(TREE, tmp_path / "run", plugins=plugins_with_grid())
+    run(TREE, tmp_path / "run", plugins=plugins_with_grid(), resume=True)
+    assert_same_run(whole, tmp_path / "run")
+
+
+def test_a_finished_run_is_resumed_to_the_same(whole: Path) -> None:
+    before, lines = last(whole, "prior"), metrics(whole)
+    run(TREE, whole, plugins=plugins_with_grid(), resume=True)
+    assert last(whole, "prior").manifest == before.manifest
+    assert metrics(whole) == lines
+
+
+def test_resume_goes_on_where_more_steps_are_asked_for(tmp_path: Path) -> None:
+    constant = changed(TEXT, stages__prior__schedule="constant")
+    folder = run(constant, tmp_path / "short", "stages.prior.steps=3")
+    run(constant, folder, resume=True)
+    straight = run(constant, tmp_path / "straight")
+    assert last(folder, "prior").step == 8
+    one, other = (last(path, "prior").tensors("prior") for path in (folder, straight))
+    assert all(one[name].equal(other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("streams.text.config.width=32", r"streams\.text\.config\.width: is 32, this was built with 16; put it back"),
+        ("prior.heads=1", r"prior\.heads: is 1, this was built with 2; put it back"),
+        ("stages.codec.steps=9", r"stages\.codec\.steps: is 9, but this stage ended after 8 steps"),
+        ("data.sources.names.dataset=unicode-names", r"data\.sources: they are counting, names, the run"),
+    ],
+)
+def test_a_changed_config_is_refused_and_nothing_is_lost(override: str, line: str, tmp_path: Path) -> None:
+    folder = run(TEXT, tmp_path / "run", "stages.prior.save_every=4")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+    with pytest.raises(UserError, match=line):
+        run(TEXT, folder, override, resume=True)
+    if not override.startswith("data"):
+        assert {path: path.read_bytes() for path in before} == before
+    run(TEXT, folder, resume=True)
+    assert last(folder, "prior").step == 8

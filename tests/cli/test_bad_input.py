@@ -1,5 +1,5 @@
-"""Whatever a user gets wrong is one line on stderr that says what, where and what to do, with exit status 2; and nothing
-that was there before is lost."""
+"""Whatever a user gets wrong is one line on stderr that says what, where and what to do, with exit status 2; and
+nothing that was there before is lost."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from colatent.checkpoint.manifest import MANIFEST
 from colatent.cli.main import main
 from plugins_for_tests.runs import TEXT, changed, last, rewritten, run
 
-ROOT = Path(__file__).parents[2]
+Complaint = Callable[..., str]
 FILES = changed(
     TEXT, data__sources={"corpus": {"dataset": "text-files", "config": {"path": "${data.path}", "window": 48}}}
 )
@@ -40,7 +40,7 @@ def broken(made: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def complaint(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
+def complaint(capsys: pytest.CaptureFixture[str]) -> Complaint:
     """Runs a command line that must fail, and gives its one line."""
 
     def run_it(*arguments: object) -> str:
@@ -52,7 +52,7 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
         assert "Traceback" not in printed.err + printed.out
         return printed.err.strip()
 
-    yield run_it
+    return run_it
 
 
 def config(folder: Path, tree: dict[str, Any]) -> Path:
@@ -101,14 +101,14 @@ def contents(folder: Path) -> dict[Path, bytes]:
     ],
     ids=lambda value: " ".join(value)[:40],
 )
-def test_settings(overrides: list[str], parts: list[str], in_tmp: Path, complaint: Any) -> None:
+def test_settings(overrides: list[str], parts: list[str], in_tmp: Path, complaint: Complaint) -> None:
     line = complaint("train", config(in_tmp, TEXT), "out=run", *overrides)
     assert [part for part in parts if part not in line] == [], line
     assert not Path("run").exists()
 
 
 @pytest.mark.parametrize("stages", [["prior"], ["prior", "codec"]])
-def test_a_prior_needs_a_trained_codec(stages: list[str], in_tmp: Path, complaint: Any) -> None:
+def test_a_prior_needs_a_trained_codec(stages: list[str], in_tmp: Path, complaint: Complaint) -> None:
     tree = changed(TEXT, stages={name: TEXT["stages"][name] for name in stages})
     line = complaint("train", config(in_tmp, tree), "out=run")
     assert line.startswith("colatent: streams.text: its codec was never trained")
@@ -126,7 +126,7 @@ def test_a_prior_needs_a_trained_codec(stages: list[str], in_tmp: Path, complain
         (b"longer than that, yet no block", ["data.sources.corpus", "less than one block (32)"]),
     ],
 )
-def test_corpora(data: bytes | None, parts: list[str], in_tmp: Path, complaint: Any) -> None:
+def test_corpora(data: bytes | None, parts: list[str], in_tmp: Path, complaint: Complaint) -> None:
     if data is not None:
         Path("corpus.txt").write_bytes(data)
     tree = changed(FILES, streams__text__config__block=32, streams__text__config__window=32, data__length=32)
@@ -135,7 +135,7 @@ def test_corpora(data: bytes | None, parts: list[str], in_tmp: Path, complaint: 
     assert not Path("run").exists()
 
 
-def test_a_path_must_be_given_where_the_config_asks_for_it(in_tmp: Path, complaint: Any) -> None:
+def test_a_path_must_be_given_where_the_config_asks_for_it(in_tmp: Path, complaint: Complaint) -> None:
     line = complaint("train", config(in_tmp, changed(FILES, data__path="???")), "out=run")
     assert line.endswith("data.path: must be given; pass data.path=FILE")
 
@@ -148,23 +148,22 @@ def test_a_corpus_of_many_short_texts_is_long_enough(in_tmp: Path) -> None:
     assert main(["train", str(config(in_tmp, tree)), "out=run", "data.path=texts", "--quiet"]) == 0
 
 
-def test_a_prompt_outside_the_vocabulary(in_tmp: Path, complaint: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    vocabulary = {word: number for number, word in enumerate(["[UNK]", "to", "be", "or", "not"])}
-    model = {"type": "WordLevel", "vocab": vocabulary, "unk_token": "[UNK]"}
-    layout = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None}
-    layout |= {"pre_tokenizer": {"type": "Whitespace"}, "post_processor": None, "decoder": None, "model": model}
+def test_a_prompt_outside_the_vocabulary(in_tmp: Path, complaint: Complaint) -> None:
+    words = {word: number for number, word in enumerate(["[UNK]", *"to bern"])}
+    letters = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
+    layout = dict.fromkeys(["truncation", "padding", "normalizer", "post_processor"]) | {"added_tokens": []}
+    layout |= {"version": "1.0", "pre_tokenizer": letters, "decoder": {"type": "Fuse"}}
+    layout |= {"model": {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"}}
     Path("words.json").write_text(json.dumps(layout))
     Path("corpus.txt").write_text("to be or not to be " * 40)
     tree = changed(FILES, streams__text__config__tokenizer={"kind": "file", "path": "words.json"})
-    windows = changed(tree, data__sources__corpus__config__window=10_000)
-    assert main(["train", str(config(in_tmp, windows)), "out=run", "data.path=corpus.txt", "--quiet"]) == 0
+    assert main(["train", str(config(in_tmp, tree)), "out=run", "data.path=corpus.txt", "--quiet"]) == 0
     assert main(["generate", "run", "--prompt", "to be", "--max-new", "2"]) == 0
-    line = complaint("generate", "run", "--prompt", "to err")
-    assert "cannot represent 'e' at character 3" in line
+    assert "cannot represent 'm' at character 1" in complaint("generate", "run", "--prompt", "omen")
     assert "cannot represent 'q' at character 0" in complaint("generate", "run", "--prompt", "quit", "--json")
 
 
-def test_a_run_folder_that_exists(broken: Path, tmp_path: Path, complaint: Any) -> None:
+def test_a_run_folder_that_exists(broken: Path, tmp_path: Path, complaint: Complaint) -> None:
     before = contents(broken)
     line = complaint("train", config(tmp_path, TEXT), f"out={broken}")
     assert "already holds a run; use --resume or another out=" in line
@@ -188,19 +187,19 @@ def test_a_run_folder_that_exists(broken: Path, tmp_path: Path, complaint: Any) 
         (["--promt", "x"], ["--promt"]),
     ],
 )
-def test_generate_options(arguments: list[str], parts: list[str], made: Path, complaint: Any) -> None:
+def test_generate_options(arguments: list[str], parts: list[str], made: Path, complaint: Complaint) -> None:
     line = complaint("generate", made / "run", *arguments)
     assert [part for part in parts if part not in line] == [], line
 
 
-def test_generate_on_what_is_no_model(made: Path, tmp_path: Path, complaint: Any) -> None:
+def test_generate_on_what_is_no_model(made: Path, tmp_path: Path, complaint: Complaint) -> None:
     assert "has no prior yet, only codecs; train stage prior first" in complaint("generate", made / "other")
     assert "does not exist; name a run folder or a checkpoint" in complaint("generate", tmp_path / "nowhere")
     assert "is neither a run nor a checkpoint" in complaint("generate", tmp_path)
     assert "is neither a run nor a checkpoint" in complaint("generate", __file__)
 
 
-def test_a_truncated_checkpoint(broken: Path, tmp_path: Path, complaint: Any) -> None:
+def test_a_truncated_checkpoint(broken: Path, tmp_path: Path, complaint: Complaint) -> None:
     steps = sorted((broken / "checkpoints" / "prior").glob("step-*"))
     for step in reversed(steps):
         weights = step / "prior.safetensors"
@@ -213,7 +212,7 @@ def test_a_truncated_checkpoint(broken: Path, tmp_path: Path, complaint: Any) ->
     assert "no valid checkpoint" in complaint("generate", broken)
 
 
-def test_weights_cut_short_before_their_manifest_was_made(broken: Path, complaint: Any) -> None:
+def test_weights_cut_short_before_their_manifest_was_made(broken: Path, complaint: Complaint) -> None:
     step = last(broken, "prior").path
     weights = step / "prior.ema.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -221,7 +220,7 @@ def test_weights_cut_short_before_their_manifest_was_made(broken: Path, complain
     assert "prior.ema.safetensors: cannot be read" in complaint("generate", step)
 
 
-def test_a_checkpoint_of_another_format(broken: Path, complaint: Any) -> None:
+def test_a_checkpoint_of_another_format(broken: Path, complaint: Complaint) -> None:
     step = last(broken, "prior").path
     manifest = json.loads((step / MANIFEST).read_text())
     (step / MANIFEST).write_text(json.dumps(manifest | {"format": 99}))
@@ -239,21 +238,21 @@ def swap_codec(checkpoint: Path, origin: Path) -> None:
     rewritten(checkpoint)
 
 
-def test_a_codec_that_was_swapped(broken: Path, made: Path, tmp_path: Path, complaint: Any) -> None:
+def test_a_codec_that_was_swapped(broken: Path, made: Path, tmp_path: Path, complaint: Complaint) -> None:
     swap_codec(last(broken, "prior").path, last(made / "other", "codec").path)
     line = complaint("generate", broken)
     assert "the prior was trained on another codec for stream 'text'" in line
     assert "use the codec that the prior was trained on, or train the prior again" in line
 
 
-def test_codec_weights_that_are_not_those_of_its_facts(broken: Path, made: Path, complaint: Any) -> None:
+def test_codec_weights_that_are_not_those_of_its_facts(broken: Path, made: Path, complaint: Complaint) -> None:
     step = last(broken, "prior").path
     shutil.copy(last(made / "other", "codec").path / "codec.text.safetensors", step / "codec.text.safetensors")
     rewritten(step)
     assert "are not those that its facts were measured on" in complaint("generate", broken)
 
 
-def test_resume_over_a_swapped_codec(broken: Path, made: Path, tmp_path: Path, complaint: Any) -> None:
+def test_resume_over_a_swapped_codec(broken: Path, made: Path, tmp_path: Path, complaint: Complaint) -> None:
     swap_codec(last(broken, "codec").path, last(made / "other", "codec").path)
     before = contents(broken)
     line = complaint("train", config(tmp_path, TEXT), f"out={broken}", "stages.prior.steps=10", "--resume")
@@ -261,7 +260,7 @@ def test_resume_over_a_swapped_codec(broken: Path, made: Path, tmp_path: Path, c
     assert contents(broken) == before
 
 
-def test_resume_with_the_weights_of_another_run(made: Path, tmp_path: Path, complaint: Any) -> None:
+def test_resume_with_the_weights_of_another_run(made: Path, tmp_path: Path, complaint: Complaint) -> None:
     tree = changed(TEXT, stages={"prior": TEXT["stages"]["prior"]})
     folder = run(tree, tmp_path / "run", f"streams.text.weights={made / 'run'}", "stages.prior.steps=2")
     before = contents(folder)
@@ -271,7 +270,7 @@ def test_resume_with_the_weights_of_another_run(made: Path, tmp_path: Path, comp
     assert contents(folder) == before
 
 
-def test_latents_off_scale(made: Path, tmp_path: Path, complaint: Any) -> None:
+def test_latents_off_scale(made: Path, tmp_path: Path, complaint: Complaint) -> None:
     other = Path(shutil.copytree(made / "other", tmp_path / "other"))
     step = last(other, "codec").path
     facts = json.loads((step / "codec.text.json").read_text())
@@ -283,7 +282,7 @@ def test_latents_off_scale(made: Path, tmp_path: Path, complaint: Any) -> None:
     assert not (tmp_path / "run").exists()
 
 
-def test_weights_of_a_codec_that_never_finished(made: Path, tmp_path: Path, complaint: Any) -> None:
+def test_weights_of_a_codec_that_never_finished(made: Path, tmp_path: Path, complaint: Complaint) -> None:
     half = Path(shutil.copytree(made / "other", tmp_path / "half"))
     step = last(half, "codec").path
     facts = json.loads((step / "codec.text.json").read_text())
@@ -293,8 +292,8 @@ def test_weights_of_a_codec_that_never_finished(made: Path, tmp_path: Path, comp
     assert "was never trained" in complaint("train", config(tmp_path, tree), f"out={tmp_path / 'run'}")
 
 
-def test_a_loss_that_is_not_finite(broken: Path, tmp_path: Path, complaint: Any) -> None:
-    wild = ["stages.prior.lr=1e30", "stages.prior.steps=60", "stages.prior.schedule=constant"]
+def test_a_loss_that_is_not_finite(broken: Path, tmp_path: Path, complaint: Complaint) -> None:
+    wild = ["stages.prior.lr=1e9", "stages.prior.steps=60", "stages.prior.schedule=constant"]
     line = complaint("train", config(tmp_path, TEXT), f"out={broken}", *wild, "--quiet", "--resume")
     assert line.startswith("colatent: stages.prior: loss ")
     assert "on samples counting/" in line
@@ -351,7 +350,7 @@ def colatent_codecs():
 """
 
 
-def test_a_plugin_that_raises_at_import(site: Path, in_tmp: Path, complaint: Any) -> None:
+def test_a_plugin_that_raises_at_import(site: Path, in_tmp: Path, complaint: Complaint) -> None:
     install(site, "smells", "raise RuntimeError('no nose')")
     line = complaint("train", config(in_tmp, TEXT), "out=run", "streams.smell={codec: smell}")
     assert "streams.smell.codec: no active plugin brings codec 'smell'" in line
@@ -361,7 +360,7 @@ def test_a_plugin_that_raises_at_import(site: Path, in_tmp: Path, complaint: Any
     assert main(["train", str(config(in_tmp, TEXT)), "out=run", "--quiet", *stages]) == 0  # text is not its business
 
 
-def test_a_second_claim_of_text_changes_nothing(site: Path, made: Path, in_tmp: Path, complaint: Any) -> None:
+def test_a_second_claim_of_text_changes_nothing(site: Path, made: Path, in_tmp: Path, complaint: Complaint) -> None:
     install(site, "usurper", CLAIM.format(name="text"))
     assert main(["generate", str(made / "run"), "--max-new", "1"]) == 0
     install(site, "first", CLAIM.format(name="smell"))
@@ -370,7 +369,7 @@ def test_a_second_claim_of_text_changes_nothing(site: Path, made: Path, in_tmp: 
     assert "codec 'smell' is declared by plugin 'first' of first 1.0 and by plugin 'second' of second 1.0" in line
 
 
-def test_a_run_resumed_under_other_plugins(site: Path, broken: Path, tmp_path: Path, complaint: Any) -> None:
+def test_a_run_resumed_under_other_plugins(site: Path, broken: Path, tmp_path: Path, complaint: Complaint) -> None:
     install(site, "first", CLAIM.format(name="smell"))
     before = contents(broken)
     line = complaint("train", config(tmp_path, TEXT), f"out={broken}", "stages.prior.steps=9", "--resume")

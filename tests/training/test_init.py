@@ -1,4 +1,4 @@
-"""`init: RUN`: a run that starts from another's weights is that run, before its first step, whatever streams it adds."""
+"""`init: RUN`: before its first step, a run that starts from another's weights is that run, whatever it adds."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def velocity_errors(prior: VelocityNetwork, batch: PackedBatch) -> dict[str, tup
     for name, v_SC in velocity.items():
         rows, index = batch.streams[name], wanted[name]
         target_SC = target_velocity(rows.z0_SC[index], rows.noise_SC[index])
-        errors[name] = ((v_SC.float() - target_SC).square().mean(-1), rows.weight_S[index])
+        errors[name] = ((v_SC.to(target_SC.dtype) - target_SC).square().mean(-1), rows.weight_S[index])
     return errors
 
 

@@ -1,4 +1,8 @@
-"""The decode stream of codecs that do not stream: keep the latents, decode whole items at the end."""
+"""The decode stream of codecs that do not stream: keep the latents, decode whole items at the end.
+
+Such a codec cannot tell where the given part of an item ends once it is decoded, so an item that was begun comes back
+whole: what was given and what was generated.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from typing import Any
 
 import torch
 
+from colatent.generate.prefix import split_own
 from colatent.plugins.contract import Codec, Encoded, Item, Latents
 
 
@@ -17,8 +22,8 @@ class CollectingStream:
         self.codec = codec
         self._latents: list[Latents | None] = [None] * len(given)
         for number, record in enumerate(given):
-            if record is not None and len(record.mean_LC):
-                self._latents[number] = record.sample(None)
+            if record is not None and (begun := whole_blocks(record)) is not None:
+                self._latents[number] = begun
 
     def push(self, blocks: Sequence[Latents]) -> None:
         """See `DecodeStream.push`."""
@@ -40,6 +45,16 @@ class CollectingStream:
     def details(self) -> list[dict[str, Any]]:
         """See `DecodeStream.details`."""
         return [{} for _ in self._latents]
+
+
+def whole_blocks(own: Encoded) -> Latents | None:
+    """The whole blocks of an item's beginning; a partial one comes back with the first block that is generated."""
+    whole, count, _ = split_own(own)
+    if not whole:
+        return None
+    return Latents(
+        z_LC=own.mean_LC[:whole], block_lengths=own.block_lengths[:count], positions_LA=own.positions_LA[:whole]
+    )
 
 
 def join(before: Latents, after: Latents) -> Latents:

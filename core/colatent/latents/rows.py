@@ -41,12 +41,14 @@ class Rows:
 
     @property
     def index_BL(self) -> Tensor:
-        """Row numbers; padding points at the run's first row."""
+        """Row numbers; padding points at a row that exists."""
         if self._index_BL is None:
             column_L, length_B1 = np.arange(self.width)[None], np.array(self.lengths)[:, None]
             offset_BL = column_L - (self.width - length_B1) if self._align == "right" else column_L
             offset_BL = np.where((offset_BL >= 0) & (offset_BL < length_B1), offset_BL, 0)
-            self._index_BL = torch.from_numpy(offset_BL + np.array(self.starts)[:, None])
+            # An empty run may begin past the last row; its padding points at the first.
+            start_B1 = np.where(length_B1 > 0, np.array(self.starts)[:, None], 0)
+            self._index_BL = torch.from_numpy(offset_BL + start_B1)
         return self._index_BL
 
     def to(self, device: torch.device) -> Rows:

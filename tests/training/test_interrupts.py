@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM from outside: a checkpoint, a hint, an exit status, and a run that goes on."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from colatent.cli.main import main
+from plugins_for_tests.runs import TEXT, changed, last, metrics
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 75)])
+def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, status: int, tmp_path: Path) -> None:
+    endless = changed(TEXT, stages__codec__steps=1_000_000, stages__codec__save_every=1_000_000)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(endless))
+    command = ["train", str(tmp_path / "config.yaml"), f"out={tmp_path / 'run'}"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "colatent", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        lines = tmp_path / "run" / "metrics.jsonl"
+        deadline = time.monotonic() + 60
+        while not lines.exists() or lines.read_text().count("\n") < 3:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert (process.returncode, err) == (status, "")
+    assert (
+        out.splitlines()[-1]
+        == f"stopped by {number.name}; saved in {tmp_path / 'run'}; the same command with --resume goes on"
+    )
+    reached = last(tmp_path / "run", "codec").step
+    assert [record["step"] for record in metrics(tmp_path / "run") if "loss" in record] == list(range(1, reached + 1))
+    if number == signal.SIGTERM:  # goes on as after the other
+        return
+    goes_on = [*command, f"stages.codec.steps={reached + 1}", "stages.prior.steps=1", "--resume", "--quiet"]
+    assert main(goes_on) == 0
+    assert last(tmp_path / "run", "codec").step == reached + 1

@@ -170,9 +170,9 @@ def test_no_held_out_name_stands_in_a_training_window() -> None:
         assert window.text
         assert 1792 <= len(window.text) <= 2048
         assert not window.ends
-        assert set(window.text.split("\n")[1:-1]) <= train_names
+        assert set(window.text.split("; ")[1:-1]) <= train_names
     for index in (0, 1, 1999):
-        assert set(text_of(heldout, index).split("\n")[:-1]) <= heldout_names
+        assert set(text_of(heldout, index).split("; ")[:-1]) <= heldout_names
     assert len({text_of(heldout, i) for i in range(2000)}) == len(heldout) == 2000
 
 
@@ -180,7 +180,7 @@ def test_the_share_of_windows_that_begin_with_a_whole_name() -> None:
     known = set(names.split_names(0, 2000)[0])
     for whole in (0.0, 0.5, 1.0):
         train = UnicodeNames(UnicodeNamesConfig(whole=whole, window=200), split="train")
-        begins = np.mean([text_of(train, seed=seed).split("\n")[0] in known for seed in range(300)])
+        begins = np.mean([text_of(train, seed=seed).split("; ")[0] in known for seed in range(300)])
         assert abs(begins - whole) < 0.12
 
 

@@ -66,19 +66,19 @@ def test_exactness_looks_at_the_first_bytes_only() -> None:
 
 
 def test_broken_edges_are_not_judged() -> None:
-    text = "TTER A\nSNOWMAN\nLATIN SMA"
+    text = "TTER A; SNOWMAN; LATIN SMA"
     assert complete_names(text) == ["SNOWMAN"]
     assert complete_names(text, whole=True) == ["TTER A", "SNOWMAN"]
     assert complete_words(text) == ["A", "SNOWMAN", "LATIN"]
-    assert complete_words("LATIN \n", whole=True) == ["LATIN"]
-    assert complete_words(" LATIN\n") == ["LATIN"]
-    for empty in ("", "SNOW", "\n", " "):
+    assert complete_words("LATIN ;", whole=True) == ["LATIN"]
+    assert complete_words(" LATIN;") == ["LATIN"]
+    for empty in ("", "SNOW", ";", " "):
         assert complete_names(empty) == complete_words(empty) == []
 
 
 def test_scores_of_names() -> None:
     scores = score_names(
-        ["SNOWMAN\nBLACK SUN\nSN", "BLACK SNOWMAN\nXYZZY\nA", "SNOWMAN\nBLACK SUN\nSN", "COMET\n"],
+        [" SNOWMAN; BLACK SUN; SN", " BLACK SNOWMAN; XYZZY; A", " SNOWMAN; BLACK SUN; SN", " COMET;"],
         train=["SNOWMAN", "BLACK SUN"],
         heldout=["COMET"],
         vocabulary={"SNOWMAN", "BLACK", "SUN", "COMET"},

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from colatent.checkpoint.run import RunFolder
 
+FEW = 15
 SKIPPED = {"stage", "step", "lr", "grad_norm", "tokens_per_second", "eval", "loss"}
 
 Series = dict[str, list[tuple[int, float]]]
@@ -48,10 +50,21 @@ def _draw(stages: Mapping[str, tuple[Series, Series]], path: Path) -> Path:
     return path
 
 
+def smooth(values: Sequence[float]) -> list[float]:
+    """Running average over about `FEW` points; short series stay as they are."""
+    if len(values) < FEW:
+        return list(values)
+    weight = 2 / (FEW + 1)
+    return list(accumulate(values, lambda mean, value: (1 - weight) * mean + weight * value))
+
+
 def _panel(axis: Any, series: Series, *, title: str, log: bool) -> None:
     for name, points in series.items():
         steps, values = zip(*points, strict=True)
-        axis.plot(steps, values, label=name, linewidth=1.2, marker="o" if len(points) < 12 else None, markersize=3)
+        few = len(points) < FEW
+        (line,) = axis.plot(steps, smooth(values), label=name, linewidth=1.4, marker="o" if few else None, markersize=3)
+        if not few:  # single steps, faint behind their average
+            axis.plot(steps, values, color=line.get_color(), linewidth=0.7, alpha=0.3)
     axis.set_title(title)
     axis.set_xlabel("step")
     if log and series:

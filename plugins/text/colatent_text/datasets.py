@@ -80,7 +80,7 @@ class TextFiles:
 
 
 class UnicodeNamesConfig(Settings):
-    """Lists of Unicode character names, one a line."""
+    """Lists of Unicode character names, with "; " between them."""
 
     heldout: PositiveInt = 2000
     """Names that are kept out of training."""
@@ -106,7 +106,7 @@ class UnicodeNames:
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         if self._split == "heldout":
             return _window(_rotated(self._names, index), self._config.window)
-        drawn = (self._names[rng.integers(len(self._names))] + "\n" for _ in itertools.count())
+        drawn = (self._names[rng.integers(len(self._names))] + names.SEPARATOR for _ in itertools.count())
         return _window(drawn, self._config.window, rng=rng, whole=self._config.whole)
 
 
@@ -189,7 +189,7 @@ def uneven(chars: int, rng: np.random.Generator) -> int:
 
 def _rotated(lines: tuple[str, ...], start: int) -> Iterator[str]:
     """`lines` in a circle, beginning with number `start`."""
-    return (lines[at % len(lines)] + "\n" for at in itertools.count(start))
+    return (lines[at % len(lines)] + names.SEPARATOR for at in itertools.count(start))
 
 
 def _hold_out(documents: list[str], share: float, *, window: int) -> tuple[list[_Piece], list[_Piece]]:

@@ -104,7 +104,7 @@ def _again(out: Path) -> Mapping[str, Any]:
     report: Mapping[str, Any] = json.loads((out / REPORT).read_text(encoding="utf-8"))
     click.echo(f"found the finished run in {out}; remove the folder to train again\n")
     click.echo("\n".join([*_report_lines(report), "", "new samples:"]))
-    prompts = ["forty-one, forty-two, forty-three,", "LATIN SMALL LETTER A WITH ACUTE\nGREEK SMALL LETTER ALPHA\n"]
+    prompts = ["forty-one, forty-two, forty-three,", "LATIN SMALL LETTER A WITH ACUTE; GREEK SMALL LETTER ALPHA;"]
     seed = time.time_ns() % 2**31
     model = load(out)
     for prompt, (result,) in zip(prompts, model.generate_many(prompts, seed=seed, max_new_tokens=32), strict=True):

@@ -6,6 +6,7 @@ names at such an edge are not judged: they would be held against the model altho
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ import numpy as np
 
 from colatent.errors import UserError
 from colatent_text import counting
+from colatent_text.names import SEPARATOR
+
+_WORD = re.compile(r"[^\s;]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +114,7 @@ def score_names(
     vocabulary: Collection[str],
     whole: bool = False,
 ) -> NameScores:
-    """Judge generated lists of names. `whole`: samples begin with a name's first letter (after an end of line, say)."""
+    """Judge generated lists of names. `whole`: samples begin with a whole name (after a separator)."""
     train, heldout, vocabulary = frozenset(train), frozenset(heldout), frozenset(vocabulary)
     words = [word for sample in samples for word in complete_words(sample, whole=whole)]
     names = [name for sample in samples for name in complete_names(sample, whole=whole)]
@@ -126,17 +130,17 @@ def score_names(
 
 
 def complete_names(text: str, *, whole: bool = False) -> list[str]:
-    """The lines of `text` that are there from first to last letter; `whole`: the first one is, if its end is."""
-    lines = text.split("\n")[:-1]
-    return [line for line in (lines if whole else lines[1:]) if line]
+    """The names in a list that are there from first to last letter; `whole`: the first one is, if its end is."""
+    listed = text.split(SEPARATOR.strip())[:-1]
+    return [name.strip() for name in (listed if whole else listed[1:]) if name.strip()]
 
 
 def complete_words(text: str, *, whole: bool = False) -> list[str]:
     """The words of `text`, without one that its end breaks off and, unless `whole`, one that its start does."""
-    words = text.split()
-    if words and not text[-1].isspace():
+    words = _WORD.findall(text)
+    if words and _WORD.fullmatch(text[-1]):
         words.pop()
-    if words and not whole and not text[0].isspace():
+    if words and not whole and _WORD.fullmatch(text[0]):
         words.pop(0)
     return words
 

@@ -17,7 +17,7 @@ from colatent_text.codec import TextCodec
 from colatent_text.counting import Ranges
 from colatent_text.datasets import Counting, CountingConfig, UnicodeNames, UnicodeNamesConfig
 from colatent_text.demo_metrics import CountingPrompt, NameScores, counting_exact, counting_prompts, score_names
-from colatent_text.names import split_names, vocabulary
+from colatent_text.names import SEPARATOR, split_names, vocabulary
 from colatent_text.ngram import NGram
 
 SAMPLES = 512
@@ -74,7 +74,7 @@ def counting_score(model: Model, baseline: NGram, *, seed: int) -> tuple[dict[st
     ranges: Ranges = CountingConfig().ranges()
     block, encode = codec.config.block, codec.tokenizer.encode
     asked = {
-        "trained": counting_prompts(2 * SAMPLES, seed=seed, runs=ranges.trained, encode=encode, block=block),
+        "trained": counting_prompts(SAMPLES, seed=seed, runs=ranges.trained, encode=encode, block=block),
         "heldout": counting_prompts(SAMPLES, seed=seed + 1, runs=ranges.heldout, encode=encode, block=block),
         "three_windows": counting_prompts(
             max(block, SAMPLES // 4), seed=seed + 2, runs=ranges.trained, encode=encode, block=block, chars=(1600, 1700)
@@ -94,7 +94,7 @@ def counting_score(model: Model, baseline: NGram, *, seed: int) -> tuple[dict[st
 def _continue(model: Model, prompts: Sequence[CountingPrompt], *, seed: int) -> list[str]:
     """The model's continuations. Asked in order of residue, so that a batch needs the same number of blocks."""
     order = sorted(range(len(prompts)), key=lambda number: prompts[number].tokens % model.codecs["text"].config.block)
-    results = model.generate_many([prompts[number].prompt for number in order], max_new_tokens=14, seed=seed)
+    results = model.generate_many([prompts[number].prompt for number in order], max_new_tokens=13, seed=seed)
     texts = [""] * len(prompts)
     for number, (result,) in zip(order, results, strict=True):
         texts[number] = result.item
@@ -124,8 +124,8 @@ def names_score(
     train, heldout = split_names(UnicodeNamesConfig().seed, UnicodeNamesConfig().heldout)
     known = vocabulary((*train, *heldout))
     rng = np.random.default_rng(seed)
-    prompts = ["".join(f"{name}\n" for name in rng.choice(train, size=4)) for _ in range(SAMPLES)]
-    results = model.generate_many(prompts, max_new_tokens=32, seed=seed)
+    prompts = [SEPARATOR.join([*rng.choice(train, size=4), ""]).rstrip() for _ in range(SAMPLES)]
+    results = model.generate_many(prompts, max_new_tokens=24, seed=seed)
     texts = [result.item for (result,) in results]
     guessed = [baseline.generate(prompt, 100, rng=rng) for prompt in prompts]
 

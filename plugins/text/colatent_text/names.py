@@ -1,4 +1,4 @@
-"""The Unicode character names that every Python carries: about 30,000 lines of narrow, real, checkable English.
+"""The Unicode character names that every Python carries: about 30,000 pieces of narrow, real, checkable English.
 
 Two kinds of name are left out, since nothing can be learnt from them. Names that the standard derives by rule from the
 code point or from a table of syllables (CJK ideographs, Nushu, Khitan, Tangut, Hangul), and rows of a catalogue, where
@@ -17,6 +17,10 @@ from collections.abc import Iterable
 import numpy as np
 
 from colatent.errors import UserError
+
+SEPARATOR = "; "
+"""Between the names of a list; no name holds a semicolon. Not a line break: so that a word is the same token at the
+beginning of a name as inside one, with a space before it."""
 
 _DERIVED = (
     "CJK UNIFIED IDEOGRAPH-",

@@ -179,12 +179,12 @@ def two_copy_sees(rows: Sequence[Row]) -> Sees:
 
 
 def history_sees(rows: Sequence[Row], *, window: int | None = None) -> Sees:
-    """Block-causal, looking back at most `window` latents before the own block begins."""
-    start = {row.block: index for index, row in reversed(list(enumerate(rows)))}
+    """Causal from group to group, looking back at most `window` latents before the own group begins."""
+    start = {row.group: index for index, row in reversed(list(enumerate(rows)))}
 
     def sees(i: int, j: int) -> bool:
-        reach = 0 if window is None else start[rows[i].block] - window
-        return rows[j].block <= rows[i].block and j >= reach
+        reach = 0 if window is None else start[rows[i].group] - window
+        return rows[j].group <= rows[i].group and j >= reach
 
     return sees
 
@@ -230,11 +230,12 @@ def next_block(
 ) -> list[Row]:
     """Generate one block after `past`; every velocity is computed from scratch, branch by branch."""
     number = past[-1].block + 1 if past else 0
+    group = past[-1].group + 1 if past else 0
 
     def rows_at(z: Tensor, t: float) -> list[Row]:
         times = [0.0] * len(pinned) + [t] * (len(z) - len(pinned))
         parts = zip(z, times, positions, strict=True)
-        return [Row(stream=stream, z=one, t=time, position=p, block=number) for one, time, p in parts]
+        return [Row(stream=stream, z=one, t=time, position=p, block=number, group=group) for one, time, p in parts]
 
     def velocity(z: Tensor, t: float) -> Tensor:
         block = rows_at(z, t)

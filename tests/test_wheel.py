@@ -7,6 +7,7 @@ editable installation must not stand in for the wheel.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -102,5 +103,7 @@ def test_twenty_steps_of_training(env, tmp_path):
     config.write_bytes(TINY.read_bytes())
     steps = [f"stages.{stage}.steps=20" for stage in ("codec", "prior")]
     _run(env / "bin" / "python", "-m", "colatent", "train", config.name, "out=run", *steps, cwd=tmp_path)
-    out = _run(env / "bin" / "colatent", "generate", "run", "--prompt", "one, two", "--max-new", "4", "--json", cwd=tmp_path)
+    out = _run(
+        env / "bin" / "colatent", "generate", "run", "--prompt", "one, two", "--max-new", "4", "--json", cwd=tmp_path
+    )
     assert len(json.loads(out)["samples"][0]["tokens"]) <= 4

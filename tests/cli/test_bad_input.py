@@ -93,6 +93,10 @@ def contents(folder: Path) -> dict[Path, bytes]:
         ),
         (["streams.a/b={codec: text}"], ["'a/b'", "letters"]),
         (["data.sources.counting.segments=[{stream: txt}]"], ["segments.0", "no stream 'txt'"]),
+        (
+            ["data.sources.counting.segments=[{stream: text, same_group: true}]"],
+            ["data.sources.counting.segments.0.same_group", "none before it", "leave it out"],
+        ),
         (["data.sources.counting.dataset=countin"], ["data.sources.counting.dataset", "did you mean 'counting'?"]),
         (["flow.weights.txt=1"], ["flow.weights", "no stream 'txt'"]),
         (["device=cuda:77"], ["device", "cuda:77"]),
@@ -148,13 +152,33 @@ def test_a_corpus_of_many_short_texts_is_long_enough(in_tmp: Path) -> None:
     assert main(["train", str(config(in_tmp, tree)), "out=run", "data.path=texts", "--quiet"]) == 0
 
 
-def test_a_prompt_outside_the_vocabulary(in_tmp: Path, complaint: Complaint) -> None:
-    words = {word: number for number, word in enumerate(["[UNK]", *"to bern"])}
-    letters = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
+def letter_tokenizer(letters: str) -> str:
+    """A tokenizer.json that knows these letters and no other."""
+    words = {word: number for number, word in enumerate(["[UNK]", *letters])}
+    split = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
     layout = dict.fromkeys(["truncation", "padding", "normalizer", "post_processor"]) | {"added_tokens": []}
-    layout |= {"version": "1.0", "pre_tokenizer": letters, "decoder": {"type": "Fuse"}}
+    layout |= {"version": "1.0", "pre_tokenizer": split, "decoder": {"type": "Fuse"}}
     layout |= {"model": {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"}}
-    Path("words.json").write_text(json.dumps(layout))
+    return json.dumps(layout)
+
+
+def test_a_corpus_outside_the_vocabulary(in_tmp: Path, complaint: Complaint) -> None:
+    Path("words.json").write_text(letter_tokenizer("to bern"))
+    Path("corpus.txt").write_text("question " + "to be or not to be " * 40)
+    tree = changed(FILES, streams__text__config__tokenizer={"kind": "file", "path": "words.json"})
+    line = complaint("train", config(in_tmp, tree), "out=run", "data.path=corpus.txt", "--quiet")
+    assert line.startswith("colatent: data.sources.corpus (corpus.txt): stream 'text' refuses sample corpus/")
+    assert "the tokenizer cannot represent " in line
+    assert "train with a tokenizer that has it" in line
+
+
+def test_a_weight_of_a_loss_that_no_codec_has(in_tmp: Path, complaint: Complaint) -> None:
+    line = complaint("train", config(in_tmp, TEXT), "out=run", "stages.codec.losses={mask: 1, msak: 1}", "--quiet")
+    assert "stages.codec.losses.msak: no codec of this run has such a loss; use one of mask, reconstruction" in line
+
+
+def test_a_prompt_outside_the_vocabulary(in_tmp: Path, complaint: Complaint) -> None:
+    Path("words.json").write_text(letter_tokenizer("to bern"))
     Path("corpus.txt").write_text("to be or not to be " * 40)
     tree = changed(FILES, streams__text__config__tokenizer={"kind": "file", "path": "words.json"})
     assert main(["train", str(config(in_tmp, tree)), "out=run", "data.path=corpus.txt", "--quiet"]) == 0
@@ -250,6 +274,27 @@ def test_codec_weights_that_are_not_those_of_its_facts(broken: Path, made: Path,
     shutil.copy(last(made / "other", "codec").path / "codec.text.safetensors", step / "codec.text.safetensors")
     rewritten(step)
     assert "are not those that its facts were measured on" in complaint("generate", broken)
+
+
+def test_a_codec_of_the_same_weights_with_other_assets(in_tmp: Path, complaint: Complaint) -> None:
+    Path("words.json").write_text(letter_tokenizer("to bern"))
+    Path("corpus.txt").write_text("to be or not to be " * 40)
+    tree = changed(FILES, streams__text__config__tokenizer={"kind": "file", "path": "words.json"})
+    assert main(["train", str(config(in_tmp, tree)), "out=run", "data.path=corpus.txt", "--quiet"]) == 0
+    step = last(Path("run"), "prior").path
+    (step / "codec.text" / "tokenizer.json").write_text(letter_tokenizer("nreb ot"))
+    rewritten(step)
+    assert "assets of codec 'text' are not those that its facts were measured on" in complaint("generate", "run")
+
+
+def test_a_codec_of_the_same_weights_with_other_settings(broken: Path, complaint: Complaint) -> None:
+    step = last(broken, "prior").path
+    facts = json.loads((step / "codec.text.json").read_text())
+    assert facts["config"]["attention"] == "block_causal"  # defaults are part of what is remembered
+    other = facts | {"config": facts["config"] | {"attention": "causal"}}
+    (step / "codec.text.json").write_text(json.dumps(other))
+    rewritten(step)
+    assert "settings or assets of codec 'text' are not those" in complaint("generate", broken)
 
 
 def test_resume_over_a_swapped_codec(broken: Path, made: Path, tmp_path: Path, complaint: Complaint) -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from colatent.generate.engine import BlockSampler
-from colatent.generate.requests import Request, Settings
+from colatent.generate.requests import GivenLatents, Request, Settings
 from colatent.plugins.contract import BlockPlan, Encoded, PlanRequest
 from colatent.prior.dit import Prior
 
@@ -50,7 +50,12 @@ def record(length: int, *, seed: int, channels: int = CHANNELS, block: int = BLO
     )
 
 
-def request(name: str, *, seed: int = 0, given: tuple[tuple[str, Encoded], ...] = ()) -> Request:
+def given(stream: str, latents: Encoded, *, same_group: bool = False) -> GivenLatents:
+    """A whole item before the one that is generated."""
+    return GivenLatents(stream=stream, latents=latents, same_group=same_group)
+
+
+def request(name: str, *, seed: int = 0, given: tuple[GivenLatents, ...] = ()) -> Request:
     """A request for what continues a prompt of the length that `name` stands for."""
     return Request(target="text", given=given, own=record(LENGTHS[name], seed=seed + 50), names=(seed, 1))
 

@@ -6,14 +6,20 @@ disappear in the comparison.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
 import pytest
 import torch
-from sampling import BLOCK, CHANNELS, LENGTHS, generate, record, request
+from sampling import BLOCK, CHANNELS, LENGTHS, generate, given, record, request
 from torch import Tensor
 
 from colatent.flow.solvers import SOLVERS
-from colatent.generate.requests import Request
+from colatent.generate.engine import BlockSampler
+from colatent.generate.requests import Request, Settings
 from colatent.latents.draws import normal
+from colatent.plugins.contract import BlockPlan
 from colatent.prior.dit import Prior
 from reference import ReferencePrior, Row, next_block, placed
 
@@ -32,13 +38,16 @@ def slow(
     """The same from the reference, for one request."""
     reference = ReferencePrior(prior.state_dict(), prior.config, dtype=dtype)
     past, offset = given_rows(one)
+    group = past[-1].group + 1 if past else 0
     own = one.own
     real = 0 if own is None else int((own.units_L > 0).sum())
     whole = real // BLOCK * BLOCK
     first = past[-1].block + 1 if past else 0
     for index in range(whole):
         position = placed(own.positions_LA[index], offset)
-        past.append(Row(stream="text", z=own.mean_LC[index], t=0.0, position=position, block=first + index // BLOCK))
+        number = index // BLOCK
+        row = Row(stream="text", z=own.mean_LC[index], t=0.0, position=position, block=first + number)
+        past.append(replace(row, group=group + number))
     made: list[Row] = []
     for number in range(blocks):
         start = whole + number * BLOCK
@@ -60,13 +69,17 @@ def slow(
 def given_rows(one: Request) -> tuple[list[Row], float]:
     """Rows of the whole items before the target, and where the next item begins."""
     rows: list[Row] = []
-    offset, block = 0.0, 0
-    for stream, item in one.given:
-        places = [placed(position, offset) for position in item.positions_LA]
-        numbers = [block + k for k, length in enumerate(item.block_lengths) for _ in range(length)]
-        for z, position, number in zip(item.mean_LC, places, numbers, strict=True):
-            rows.append(Row(stream=stream, z=z, t=0.0, position=position, block=number))
-        block, offset = numbers[-1] + 1, max(float(p.max()) for p in places) + 1.0
+    offset, block, group = 0.0, -1, -1
+    for index, part in enumerate(one.given):
+        follows = index + 1 < len(one.given) and one.given[index + 1].same_group
+        latents = iter(zip(part.latents.mean_LC, part.latents.positions_LA, strict=True))
+        for number, length in enumerate(part.latents.block_lengths):
+            block += 1
+            group += not (part.same_group or (follows and number))
+            for z, position in islice(latents, length):
+                place = placed(position, offset)
+                rows.append(Row(stream=part.stream, z=z, t=0.0, position=place, block=block, group=group))
+        offset = max(float(row.position.max()) for row in rows) + 1.0
     return rows, offset
 
 
@@ -129,12 +142,63 @@ def test_given_items_of_other_streams_and_axes(double, make_prior, dual_layers: 
     assert picture is not None
     assert caption is not None
     requests = [
-        request("partial", seed=1, given=(("image", picture),)),
-        request("empty", seed=2, given=(("text", caption), ("image", picture))),
+        request("partial", seed=1, given=(given("image", picture),)),
+        request("empty", seed=2, given=(given("text", caption), given("image", picture))),
         request("exact block", seed=3),
     ]
     for one, found in zip(requests, generate(prior, requests, blocks=2, guidance=3.0), strict=True):
         assert_equal(found, slow(prior, one, blocks=2, guidance=3.0), 1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [64, 11, 7])
+def test_given_items_of_one_group_see_each_other(double, make_prior, window: int) -> None:
+    prior = make_prior({"text": CHANNELS, "image": 5}, dual_layers=1, layers=1)
+    picture, order, note = record(6, seed=1, channels=5, block=6, axes=2), record(8, seed=2), record(4, seed=3)
+    assert picture is not None
+    assert order is not None
+    assert note is not None
+    requests = [
+        request("partial", seed=1, given=(given("text", order), given("image", picture, same_group=joined)))
+        for joined in (True, False)
+    ]
+    parts = given("text", note), given("text", order), given("image", picture, same_group=True), given("text", note)
+    requests.append(request("empty", seed=2, given=parts))
+    found = generate(prior, requests, blocks=2, guidance=3.0, window=window)
+    for one, latents in zip(requests, found, strict=True):
+        assert_equal(latents, slow(prior, one, blocks=2, guidance=3.0, window=window), 1e-10)
+    lone = generate(prior, [replace(requests[0], given=requests[1].given)], blocks=2, guidance=3.0, window=window)
+    assert float((found[0] - lone[0]).abs().max()) > 1e-3  # the group is felt
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [64, 5])
+def test_blocks_that_grow(double, make_prior, window: int) -> None:
+    prior = make_prior({"text": CHANNELS})
+
+    class Growing:
+        def plan(self, request: object) -> Iterator[BlockPlan]:
+            for start, length in ((0, 2), (2, 3), (5, 6), (11, 4)):
+                yield BlockPlan(length=length, positions_LA=torch.arange(start, start + length).double()[:, None])
+
+    one = request("empty")
+    settings = Settings(steps=2, solver="euler", guidance=3.0)
+    sampler = BlockSampler(prior, Growing(), [one], settings=settings, window=window)  # type: ignore[arg-type]
+    made: list[Row] = []
+    for number, (block,) in enumerate(sampler):
+        made += next_block(
+            ReferencePrior(prior.state_dict(), prior.config),
+            made,
+            normal(block.z_LC.shape, *one.names, "text", number),
+            stream="text",
+            positions=[placed(position, 0.0) for position in block.positions_LA],
+            steps=2,
+            solver="euler",
+            guidance=3.0,
+            window=window,
+        )
+        assert_equal(block.z_LC, torch.stack([row.z for row in made])[-len(block.z_LC) :], 1e-10)
+    assert len(made) == 15
 
 
 @torch.no_grad()

@@ -16,7 +16,8 @@ from colatent.errors import UserError
 from colatent.flow.objective import velocity_errors
 from colatent.latents.packing import pack
 from colatent.prior.dit import Prior
-from colatent.train.prepare import Run, build_codecs, prepare
+from colatent.train.codecs import build_codecs
+from colatent.train.prepare import Run, prepare
 from colatent.train.prior_stage import build_prior
 from colatent.train.sequences import build_sequences
 from plugins_for_tests.grid import plugins_with_grid

@@ -13,6 +13,7 @@ from colatent import Given
 from colatent.errors import UserError
 from colatent.generate.model import Model
 from colatent.testing.checks import check_codec, check_dataset
+from colatent_text.items import Text
 from plugins_for_tests.grid import CONFIG, PATTERNS, picture, plugins_with_grid
 from plugins_for_tests.grid_codec import GridCodec
 from plugins_for_tests.runs import changed, metrics, run
@@ -72,6 +73,17 @@ def test_what_is_given_is_looked_at(model: Model) -> None:
     latents = [results[0].latents_LC[:4] for results in model.generate_many(prompts, target="text", guidance=1.0)]
     assert not torch.equal(latents[0], latents[1])
     assert not torch.equal(latents[1], latents[2])
+
+
+def test_given_items_may_share_a_group(model: Model) -> None:
+    text, grid = Given("text", "up 2x"), picture("up", 2, 2)
+    prompts = [[text, Given("grid", grid, same_group=joined)] for joined in (True, False)]
+    joined, apart = (some[0].latents_LC for some in model.generate_many(prompts, target="text", guidance=1.0))
+    assert not torch.equal(joined[:4], apart[:4])
+    with pytest.raises(UserError, match=r"the first given item has none before it .* leave same_group out"):
+        model.generate([Given("grid", grid, same_group=True)], target="text")
+    with pytest.raises(UserError, match=r"a given item of stream 'text' is empty"):
+        model.generate([Given("text", Text(text="", ends=False))], target="grid")
 
 
 def test_lists_of_given_items_may_differ_in_a_batch(model: Model) -> None:

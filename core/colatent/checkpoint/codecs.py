@@ -6,6 +6,8 @@ systems. So whatever holds a codec also holds its facts, and whoever uses both c
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,9 +27,9 @@ class CodecFacts:
     """What is known of a stream's codec.
 
     codec           its name among the plugins
-    config          its settings
+    config          its settings, defaults filled in
     channels        width of its latents
-    hash            sha256 of its weights
+    hash            sha256 of all that decides what it does, see `codec_hash`
     trained         whether its scale was measured at the end of a training stage; a prior refuses any other
     mean, std       of its unit-scale latents per channel, as measured last
     reconstruction  share of held-out units that it reconstructs; None where it cannot tell
@@ -45,6 +47,26 @@ class CodecFacts:
     def to_json(self) -> dict[str, Any]:
         """JSON-able form."""
         return asdict(self)
+
+
+def codec_hash(
+    name: str, settings: Mapping[str, Any], *, tensors: Mapping[str, Tensor], assets: Mapping[str, bytes]
+) -> str:
+    """sha256 over a codec's name, settings, assets (a tokenizer, ...) and weights."""
+    files = {file: hashlib.sha256(data).hexdigest() for file, data in assets.items()}
+    parts = [name, settings, files, hash_tensors(tensors)]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def facts_now(codec: Codec, *, name: str, settings: Mapping[str, Any], **known: Any) -> CodecFacts:
+    """Facts of a codec as it is at this moment; `known` are those that the codec does not tell."""
+    return CodecFacts(
+        codec=name,
+        config=settings,
+        channels=codec.latent_spec().channels,
+        hash=codec_hash(name, settings, tensors=codec_tensors(codec), assets=codec_assets(codec)),
+        **known,
+    )
 
 
 def codec_group(stream: str) -> str:
@@ -65,14 +87,18 @@ def codec_tensors(codec: Codec) -> dict[str, Tensor]:
     return dict(codec.state_dict())
 
 
+def codec_assets(codec: Codec) -> dict[str, bytes]:
+    """The codec's assets; none where it needs none."""
+    return codec.assets() if isinstance(codec, PreparedCodec) else {}
+
+
 def codec_contents(stream: str, codec: Codec, facts: CodecFacts) -> dict[str, dict[str, Any]]:
     """What to write of a codec, in the terms of `write_checkpoint`."""
     group = codec_group(stream)
-    assets = codec.assets() if isinstance(codec, PreparedCodec) else {}
     return {
         "tensors": {group: codec_tensors(codec)},
         "documents": {group: facts.to_json()},
-        "files": {f"{group}/{name}": data for name, data in assets.items()},
+        "files": {f"{group}/{name}": data for name, data in codec_assets(codec).items()},
     }
 
 
@@ -83,14 +109,14 @@ def read_facts(checkpoint: Checkpoint, stream: str) -> CodecFacts:
 
 
 def load_codec(checkpoint: Checkpoint, stream: str, *, plugins: PluginSet) -> tuple[Codec, CodecFacts]:
-    """The codec of a stream, frozen into evaluation mode, and its facts; refuses weights that are not those noted."""
+    """The codec of a stream and its facts; refuses one that is not the one noted."""
     facts, group = read_facts(checkpoint, stream), codec_group(stream)
     where = f"{checkpoint.path}: stream {stream}"
-    codec = build_codec(facts.codec, facts.config, plugins=plugins, where=where, assets=checkpoint.files(group))
-    tensors = checkpoint.tensors(group)
-    if hash_tensors(tensors) != facts.hash:
-        what = f"the weights of codec {facts.codec!r} are not those that its facts were measured on"
+    tensors, assets = checkpoint.tensors(group), checkpoint.files(group)
+    if codec_hash(facts.codec, facts.config, tensors=tensors, assets=assets) != facts.hash:
+        what = f"weights, settings or assets of codec {facts.codec!r} are not those that its facts were measured on"
         raise UserError(what, where=where, do="restore the checkpoint or train the codec again")
+    codec = build_codec(facts.codec, facts.config, plugins=plugins, where=where, assets=assets)
     load_weights(codec, tensors, where=where)
     return codec, facts
 
@@ -113,6 +139,6 @@ def check_same_codec(remembered: CodecFacts, present: CodecFacts, *, stream: str
     if remembered.hash != present.hash:
         what = (
             f"the prior was trained on another codec for stream {stream!r} "
-            f"(weights {remembered.hash[:12]}, here {present.hash[:12]})"
+            f"({remembered.hash[:12]}, here {present.hash[:12]})"
         )
         raise UserError(what, where=where, do="use the codec that the prior was trained on, or train the prior again")

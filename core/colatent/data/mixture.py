@@ -67,8 +67,7 @@ class Mixture:
         epoch, place_in_epoch = divmod(count, len(self._datasets[name]))
         index = int(self._permutation(name, epoch)[place_in_epoch])
         rng = generator(self._seed, "sample", name, epoch, index)
-        sample = self._datasets[name].sample(index, rng)
-        return Drawn(source=name, key=f"{name}/{index}", epoch=epoch, sample=sample)
+        return sample_of(self._datasets[name], name, index, rng, epoch=epoch)
 
     def _permutation(self, name: str, epoch: int) -> np.ndarray:
         known = self._order.get(name)
@@ -81,11 +80,11 @@ class Mixture:
 def first_samples(dataset: Dataset, name: str, *, count: int, seed: int) -> list[Drawn]:
     """The first `count` samples of a dataset (fewer where it has fewer), the same at every call."""
     return [
-        Drawn(
-            source=name,
-            key=f"{name}/{index}",
-            epoch=0,
-            sample=dataset.sample(index, generator(seed, "first", name, index)),
-        )
+        sample_of(dataset, name, index, generator(seed, "first", name, index))
         for index in range(min(count, len(dataset)))
     ]
+
+
+def sample_of(dataset: Dataset, name: str, index: int, rng: np.random.Generator, *, epoch: int = 0) -> Drawn:
+    """Sample `index` of the source `name`, with its key."""
+    return Drawn(source=name, key=f"{name}/{index}", epoch=epoch, sample=dataset.sample(index, rng))

@@ -52,10 +52,11 @@ class BlockSampler:
             yield self._block(plans)
 
     def _block(self, plans: Sequence[BlockPlan]) -> list[Latents]:
-        if self.cache is None:
-            self.cache = self._fill(max(plan.length for plan in plans))
         length = plans[0].length
         assert all(plan.length == length for plan in plans), "samples of a batch have equal blocks"
+        if self.cache is None:
+            self.cache = self._fill(length)
+        self.cache.make_room(length)
         block = _Block(self, plans)
         z_BKC = block.solve()
         block.commit(z_BKC)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -18,7 +17,7 @@ from colatent.config.schema import PriorConfig, SampleConfig
 from colatent.errors import UserError
 from colatent.generate.collect import CollectingStream, join
 from colatent.generate.engine import BlockSampler
-from colatent.generate.requests import Given, Request, Result, Settings
+from colatent.generate.requests import Given, GivenLatents, Request, Result, Settings, check_settings
 from colatent.plugins.contract import (
     Codec,
     DecodeStream,
@@ -46,7 +45,7 @@ def load(path: str | Path, *, plugins: PluginSet | None = None, device: str = "c
     codecs = {}
     for name, remembered in stored["codecs"].items():
         codec, facts = load_codec(checkpoint, name, plugins=plugins)
-        check_same_codec(_facts(remembered), facts, stream=name, where=str(checkpoint.path))
+        check_same_codec(CodecFacts(**remembered), facts, stream=name, where=str(checkpoint.path))
         codecs[name] = codec.to(device).eval().requires_grad_(False)  # type: ignore[attr-defined]
     return Model(
         prior=_load_prior(checkpoint, stored, ema=ema).to(device),
@@ -54,10 +53,6 @@ def load(path: str | Path, *, plugins: PluginSet | None = None, device: str = "c
         sample=validate(SampleConfig, stored["sample"], where="sample"),
         window=stored["window"],
     )
-
-
-def _facts(stored: Mapping[str, Any]) -> CodecFacts:
-    return CodecFacts(**stored)
 
 
 def _load_prior(checkpoint: Checkpoint, stored: Mapping[str, Any], *, ema: bool) -> Prior:
@@ -127,7 +122,7 @@ class Model:
             solver=self.sample.solver if solver is None else solver,
             guidance=self.sample.guidance if guidance is None else guidance,
         )
-        _check_settings(settings, n, max_new_tokens, batch)
+        check_settings(settings, n=n, units=max_new_tokens, batch=batch)
         units = self.sample.max_units if max_new_tokens is None else max_new_tokens
         prepared = [self._prepare(prompt, target) for prompt in prompts]
         # A string names its noise too: else all prompts of a call would be answered from the same few draws.
@@ -162,7 +157,7 @@ class Model:
 
     def _prepare(
         self, prompt: str | Sequence[Given], target: str | None
-    ) -> tuple[str, tuple[tuple[str, Encoded], ...], Encoded | None]:
+    ) -> tuple[str, tuple[GivenLatents, ...], Encoded | None]:
         """Target, encoded given items, and the target item's own beginning."""
         if prompt == "" and target is not None:
             return self._known(target), (), None
@@ -172,11 +167,21 @@ class Model:
             assert isinstance(codec, Promptable)
             if target is None or target == stream:
                 return stream, (), self._encode(stream, codec.prompt(prompt)) if prompt else None
-            return self._known(target), ((stream, self._encode(stream, prompt)),), None
+            return self._known(target), self._given([Given(stream, prompt)]), None
         if target is None:
             raise UserError("a list of given items needs target=", do=f"use one of {', '.join(self.codecs)}")
-        given = tuple((self._known(one.stream), self._encode(one.stream, one.item)) for one in prompt)
-        return self._known(target), given, None
+        return self._known(target), self._given(prompt), None
+
+    def _given(self, prompt: Sequence[Given]) -> tuple[GivenLatents, ...]:
+        if prompt and prompt[0].same_group:
+            raise UserError("the first given item has none before it to share a group with", do="leave same_group out")
+        found = []
+        for one in prompt:
+            latents = self._encode(self._known(one.stream), one.item)
+            if not len(latents.mean_LC):
+                raise UserError(f"a given item of stream {one.stream!r} is empty", do="leave it out")
+            found.append(GivenLatents(stream=one.stream, latents=latents, same_group=one.same_group))
+        return tuple(found)
 
     def _known(self, stream: str) -> str:
         if stream not in self.codecs:
@@ -185,7 +190,7 @@ class Model:
 
     @torch.no_grad()
     def _encode(self, stream: str, item: Item) -> Encoded:
-        record = self.codecs[self._known(stream)].encode([item])[0]
+        record = self.codecs[stream].encode([item])[0]
         return Encoded(
             mean_LC=record.mean_LC.float().cpu(),
             logvar_LC=None,
@@ -243,20 +248,6 @@ def open_stream(codec: Codec, own: Sequence[Encoded | None], units: int) -> Deco
     if isinstance(codec, StreamingCodec):
         return codec.open_stream(own, max_units=units)
     return CollectingStream(codec, own)
-
-
-def _check_settings(settings: Settings, n: int, units: int | None, batch: int) -> None:
-    from colatent.flow.solvers import SOLVERS
-
-    if settings.solver not in SOLVERS:
-        raise UserError(f"unknown solver {settings.solver!r}", do=f"use one of {', '.join(SOLVERS)}")
-    for name, value in (("steps", settings.steps), ("n", n), ("batch", batch)):
-        if value < 1:
-            raise UserError(f"is {value}, it must be at least 1", where=name)
-    if not 0 <= settings.guidance < math.inf:
-        raise UserError(f"is {settings.guidance}, it must be a number that is not negative", where="guidance")
-    if units is not None and units < 0:
-        raise UserError(f"is {units}, it must not be negative", where="max_new_tokens")
 
 
 __all__ = ["Given", "Model", "load"]

@@ -18,7 +18,7 @@ from torch import Tensor
 from colatent.generate.requests import Request
 from colatent.latents.packing import stack_masks
 from colatent.latents.rows import AttentionPart, Layout, Rows
-from colatent.latents.sequence import history_mask, next_offset, place
+from colatent.latents.sequence import groups_of, history_mask, next_offset, place
 from colatent.plugins.contract import Encoded
 
 
@@ -29,7 +29,7 @@ class Prefix:
     streams       name of the stream of each part, in order
     parts         their latents, (L, C) each
     positions_L3  placed positions of all of them
-    block_L       number of the block of each latent
+    group_L       number of the group of each latent
     offset        where the item to be generated begins
     pinned_RC     latents of the item's own partial block; R may be 0
     """
@@ -37,14 +37,14 @@ class Prefix:
     streams: tuple[str, ...]
     parts: tuple[Tensor, ...]
     positions_L3: Tensor
-    block_L: np.ndarray
+    group_L: np.ndarray
     offset: float
     pinned_RC: Tensor
 
     @property
     def length(self) -> int:
         """Latents that go into the cache."""
-        return len(self.block_L)
+        return len(self.group_L)
 
 
 def prefix_of(request: Request, *, channels: int) -> Prefix:
@@ -52,13 +52,15 @@ def prefix_of(request: Request, *, channels: int) -> Prefix:
     streams: list[str] = []
     parts: list[Tensor] = []
     placed: list[Tensor] = []
-    lengths: list[int] = []
+    blocks: list[tuple[int, ...]] = []
+    joined: list[bool] = []
     offset = 0.0
-    for stream, record in request.given:
-        streams.append(stream)
-        parts.append(record.mean_LC)
-        placed.append(place(record.positions_LA, offset))
-        lengths.extend(record.block_lengths)
+    for one in request.given:
+        streams.append(one.stream)
+        parts.append(one.latents.mean_LC)
+        placed.append(place(one.latents.positions_LA, offset))
+        blocks.append(one.latents.block_lengths)
+        joined.append(one.same_group)
         offset = next_offset(placed[-1])
     pinned_RC = torch.zeros(0, channels)
     if request.own is not None:
@@ -67,13 +69,15 @@ def prefix_of(request: Request, *, channels: int) -> Prefix:
             streams.append(request.target)
             parts.append(request.own.mean_LC[:whole])
             placed.append(place(request.own.positions_LA[:whole], offset))
-            lengths.extend(request.own.block_lengths[:count])
+            blocks.append(request.own.block_lengths[:count])
+            joined.append(False)
         pinned_RC = request.own.mean_LC[whole:real]
+    groups = groups_of([len(lengths) for lengths in blocks], joined)
     return Prefix(
         streams=tuple(streams),
         parts=tuple(parts),
         positions_L3=torch.cat(placed) if placed else torch.zeros(0, 3),
-        block_L=np.repeat(np.arange(len(lengths)), lengths),
+        group_L=np.repeat(np.array(groups, dtype=int), [length for lengths in blocks for length in lengths]),
         offset=offset,
         pinned_RC=pinned_RC,
     )
@@ -107,7 +111,7 @@ def pack_prefixes(prefixes: Sequence[Prefix], *, window: int) -> PrefixBatch | N
     if not sum(lengths):
         return None
     starts = [int(start) for start in np.cumsum([0, *lengths[:-1]])]
-    masks = [history_mask(prefix.block_L, window=window) for prefix in prefixes]
+    masks = [history_mask(prefix.group_L, window=window) for prefix in prefixes]
     rectangle = Rows(starts, lengths, align="right")
     part = AttentionPart(queries=rectangle, keys=rectangle, mask_BQK=stack_masks(masks, align="right"), cache="fill")
     x, rows = _by_stream(prefixes)

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
+from colatent.errors import UserError
+from colatent.flow.solvers import SOLVERS
 from colatent.plugins.contract import Encoded, Item, PlanRequest
 
 
 @dataclass(frozen=True)
 class Given:
-    """An item that is there already: `Given("image", picture)`."""
+    """An item that is there already: `Given("image", picture)`.
+
+    same_group  whether it and the one before it see each other (an instruction and its picture), as in the segments
+                that the prior was trained on
+    """
 
     stream: str
     item: Item
+    same_group: bool = field(default=False, kw_only=True)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class GivenLatents:
+    """A `Given`, encoded."""
+
+    stream: str
+    latents: Encoded
+    same_group: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,12 +45,25 @@ class Settings:
     guidance: float
 
 
+def check_settings(settings: Settings, *, n: int, units: int | None, batch: int) -> None:
+    """Refuse what cannot be solved or counted."""
+    if settings.solver not in SOLVERS:
+        raise UserError(f"unknown solver {settings.solver!r}", do=f"use one of {', '.join(SOLVERS)}")
+    for name, value in (("steps", settings.steps), ("n", n), ("batch", batch)):
+        if value < 1:
+            raise UserError(f"is {value}, it must be at least 1", where=name)
+    if not 0 <= settings.guidance < math.inf:
+        raise UserError(f"is {settings.guidance}, it must be a number that is not negative", where="guidance")
+    if units is not None and units < 0:
+        raise UserError(f"is {units}, it must not be negative", where="max_new_tokens")
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
     """One item to generate.
 
     target   stream of the item
-    given    whole items before it, as (stream, latents)
+    given    whole items before it, in order
     own      the item's own beginning, which may end inside a block; None where it starts from nothing
     names    seed and number of the sample, and what else its noise hangs on
     max_units  budget in the target's data units
@@ -41,7 +71,7 @@ class Request:
     """
 
     target: str
-    given: tuple[tuple[str, Encoded], ...] = ()
+    given: tuple[GivenLatents, ...] = ()
     own: Encoded | None = None
     names: tuple[int | str, ...] = (0,)
     max_units: int | None = None

@@ -10,7 +10,7 @@ Axes: N rows of the flat batch, B rectangles' rows, Q queries, K keys.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 import numpy as np
@@ -31,6 +31,7 @@ class Rows:
         self.uniform = len(set(lengths)) == 1 and self.stride >= self.width
         self._align = align
         self._index_BL: Tensor | None = None
+        self._moved_BL: Tensor | None = None
 
     @property
     def valid_BL(self) -> Tensor:
@@ -51,16 +52,12 @@ class Rows:
             self._index_BL = torch.from_numpy(offset_BL + start_B1)
         return self._index_BL
 
-    def to(self, device: torch.device) -> Rows:
-        """Move the index to the device, once."""
-        if not self.uniform:
-            self._index_BL = self.index_BL.to(device)
-        return self
-
     def gather(self, x_N: Tensor) -> Tensor:
         """The rectangle (B, L, ...) of a flat tensor: a view where runs are equally long."""
         if not self.uniform:
-            return x_N.index_select(0, self.index_BL.flatten()).unflatten(0, (self.batch, self.width))
+            if self._moved_BL is None or self._moved_BL.device != x_N.device:
+                self._moved_BL = self.index_BL.to(x_N.device)
+            return x_N.index_select(0, self._moved_BL.flatten()).unflatten(0, (self.batch, self.width))
         first, span = self.starts[0], self.batch * self.stride
         if first + span > len(x_N):  # the last run ends before a whole stride does
             size, steps = x_N.shape[1:], x_N.stride()
@@ -98,6 +95,7 @@ class Layout:
 
     parts: tuple[AttentionPart, ...]
     length: int
+    _merge: str | Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         assert sum(sum(part.queries.lengths) for part in self.parts) == self.length
@@ -124,7 +122,7 @@ class Layout:
 
     def merge(self, outputs: Sequence[Tensor]) -> Tensor:
         """The parts' outputs (B, Q, ...) as one flat tensor (N, ...)."""
-        how = self._merge  # type: ignore[attr-defined]
+        how = self._merge
         if isinstance(how, str):
             side_by_side = how == "side by side" and len(outputs) > 1
             return (

@@ -27,6 +27,7 @@ class Segment:
     positions_LA   counted from the item's start
     generated      False: given, only looked at, without loss
     same_group     whether it shares the group of the segment before
+    units          data units (tokens, ...) that its latents hold
     weight_L       loss weight of each latent, 0 for padding
     noise_LC       z1 of the noisy copy
     t_K            noise level of each block, 0 clean to 1 noise
@@ -41,6 +42,7 @@ class Segment:
     positions_LA: Tensor
     generated: bool = True
     same_group: bool = False
+    units: int = 0
     weight_L: Tensor | None = None
     noise_LC: Tensor | None = None
     t_K: tuple[float, ...] = ()
@@ -53,11 +55,6 @@ class Segment:
         if self.generated:
             assert self.noise_LC is not None
             assert len(self.t_K) == len(self.block_lengths)
-
-    @property
-    def axes(self) -> int:
-        """Number of position axes."""
-        return self.positions_LA.shape[1]
 
 
 LatentSequence = tuple[Segment, ...]
@@ -98,22 +95,29 @@ class Blocks:
         return tuple(array.tobytes() for array in (self.block_L, self.group_L, self.generated_L, self.alone_L))
 
 
-def blocks_of(sequence: Sequence[Segment]) -> Blocks:
-    """Number the blocks and groups of a sequence. Segments joined by `same_group` are one group, whole."""
-    lengths: list[int] = []
+def groups_of(counts: Sequence[int], joined: Sequence[bool]) -> list[int]:
+    """Group of each block, where segment i has `counts[i]` blocks. A joined segment and the one before it are one
+    group, whole; else each block is its own."""
     groups: list[int] = []
+    for index, count in enumerate(counts):
+        shared = joined[index] or any(joined[index + 1 : index + 2])
+        first = (groups[-1] + 1 if groups else 0) - bool(joined[index] and groups)
+        groups.extend([first] * count if shared else range(first, first + count))
+    return groups
+
+
+def blocks_of(sequence: Sequence[Segment]) -> Blocks:
+    """Number the blocks and groups of a sequence."""
+    lengths: list[int] = []
     generated: list[bool] = []
     alone: list[bool] = []
-    for index, segment in enumerate(sequence):
-        follower = sequence[index + 1] if index + 1 < len(sequence) else None
-        shared = segment.same_group or (follower is not None and follower.same_group)
+    for segment in sequence:
         count = len(segment.block_lengths)
-        first = (groups[-1] + 1 if groups else 0) - bool(segment.same_group and groups)
-        groups.extend([first] * count if shared else range(first, first + count))
         lengths.extend(segment.block_lengths)
         generated.extend([segment.generated] * count)
         alone.extend(segment.alone_K or [False] * count)
     repeat = np.array(lengths)
+    groups = groups_of([len(segment.block_lengths) for segment in sequence], [one.same_group for one in sequence])
     return Blocks(
         block_L=np.repeat(np.arange(len(lengths)), repeat),
         group_L=np.repeat(np.array(groups), repeat),
@@ -132,11 +136,11 @@ def two_copy_mask(blocks: Blocks, *, clean: np.ndarray, noisy: np.ndarray) -> np
     return np.block([[clean_clean, clean_noisy], [noisy_clean, noisy_noisy]])
 
 
-def history_mask(block_L: np.ndarray, *, window: int | None = None) -> np.ndarray:
-    """Block-causal self-attention over one run of blocks; with `window`, only the last so many latents before a block
-    are seen, exactly what a cache of that size still holds."""
-    seen = block_L[:, None] >= block_L[None, :]
+def history_mask(group_L: np.ndarray, *, window: int | None = None) -> np.ndarray:
+    """Self-attention over clean latents, causal from group to group; with `window`, only the last so many latents
+    before a group are seen, exactly what a cache of that size still holds."""
+    seen = group_L[:, None] >= group_L[None, :]
     if window is not None:
-        start_L = np.searchsorted(block_L, block_L, side="left")
-        seen &= np.arange(len(block_L))[None, :] >= (start_L - window)[:, None]
+        start_L = np.searchsorted(group_L, group_L, side="left")
+        seen &= np.arange(len(group_L))[None, :] >= (start_L - window)[:, None]
     return seen

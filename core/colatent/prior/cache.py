@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 class KVCache:
@@ -65,6 +66,15 @@ class KVCache:
         column_K = torch.arange(self.end + length)
         seen_BK = column_K[None] >= (self.end - self.length_B)[:, None]
         return seen_BK[:, None].expand(-1, length, -1)
+
+    def make_room(self, block: int) -> None:
+        """Have columns for a block of this length. Plans mostly repeat one length; a longer one later costs a copy."""
+        more = block - self.block
+        if more > 0:
+            for stores in (self._keys, self._values):
+                stores[:] = [None if one is None else F.pad(one, (0, 0, 0, 0, 0, more)) for one in stores]
+            self.block = block
+            self._shape = (self._shape[0], self.window + block, *self._shape[2:])
 
     def _store(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = self._keys[layer], self._values[layer]

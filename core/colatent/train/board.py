@@ -19,7 +19,7 @@ class Board:
         from torch.utils.tensorboard.writer import SummaryWriter
 
         logging.getLogger("tensorboard").setLevel(logging.ERROR)
-        self._writer = SummaryWriter(log_dir=str(run / FOLDER / stage), purge_step=step or None)
+        self._writer = SummaryWriter(log_dir=str(run / FOLDER / stage), purge_step=step + 1)
 
     def scalars(self, step: int, values: Mapping[str, float], *, under: str = "") -> None:
         """Write numbers of one step."""

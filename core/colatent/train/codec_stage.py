@@ -8,20 +8,20 @@ Axes: N latents of a batch, C channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from colatent.checkpoint.codecs import codec_contents
+from colatent.checkpoint.codecs import codec_contents, facts_now
 from colatent.config.schema import StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
 from colatent.latents.draws import Name, normal, torch_generator
 from colatent.plugins.contract import Codec, Encoded, Item, Latents, TrainableCodec
-from colatent.train.prepare import Run, current_facts
-from colatent.train.sequences import Stream, cut_items
+from colatent.train.prepare import Run
+from colatent.train.sequences import Stream
 
 SCALE_SAMPLES = 256
 """Training samples over which the scale of the latents is measured."""
@@ -47,19 +47,22 @@ class CodecStage:
             if isinstance(stream.codec, TrainableCodec) and not run.facts[name].trained
         }
         codecs = {name: stream.codec for name, stream in self.trained.items()}
+        self._losses: dict[str, set[str]] = {}
         self.module: nn.Module = nn.ModuleDict(codecs)  # type: ignore[arg-type]
 
     def loss(self, drawn: Sequence[Drawn], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted loss, its parts by name, and the number of data units."""
-        total, parts, units = torch.zeros((), device=self.run.device), {}, 0
+        # A batch may hold no item of a stream that is trained: then there is nothing to learn from it, and no error.
+        total, parts, units = torch.zeros((), device=self.run.device, requires_grad=True), {}, 0
         for name, stream in self.trained.items():
-            items = cut_items(stream, self.run.items(drawn, name))
+            items = self.run.items(drawn, name)
             if not items:
                 continue
             names = (self.run.config.seed, "codec", name, step)
             records = stream.codec.encode(items, generator=torch_generator(*names, "encode"))
             assert isinstance(stream.codec, TrainableCodec)
             losses = stream.codec.losses(items, draw(records, names), generator=torch_generator(*names, "losses"))
+            self._check_losses(name, losses)
             for key, value in losses.items():
                 total = total + self.config.losses.get(key, 1.0) * value
                 parts[f"{name}/{key}"] = value
@@ -69,6 +72,17 @@ class CodecStage:
                 parts[f"{name}/kl"] = kl
             units += sum(int(record.units_L.sum()) for record in records)
         return total, {key: float(value.detach()) for key, value in parts.items()}, units
+
+    def _check_losses(self, stream: str, losses: Collection[str]) -> None:
+        """Refuse weights of losses that no codec has, once all of them have told theirs."""
+        if stream in self._losses:
+            return
+        self._losses[stream] = set(losses)
+        known = set().union(*self._losses.values())
+        unknown = sorted(set(self.config.losses) - known)
+        if unknown and len(self._losses) == len(self.trained):
+            do = f"use one of {', '.join(sorted(known))}"
+            raise UserError("no codec of this run has such a loss", where=f"stages.codec.losses.{unknown[0]}", do=do)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -82,16 +96,14 @@ class CodecStage:
             if self.run.facts[name].trained:
                 continue
             mean_C, std_C = self._statistics(name, stream)
-            if bool((std_C < 1e-6).any()):
+            if not bool((std_C >= 1e-6).all()):  # a single latent has no std at all
                 what = f"channel {int(std_C.argmin())} of its latents never varies"
                 raise UserError(what, where=f"streams.{name}", do="use fewer channels or more varied data")
             stream.codec.set_scale(mean_C, std_C)
             mean_C, std_C = self._statistics(name, stream)
             trainable = isinstance(stream.codec, TrainableCodec)
-            self.run.facts[name] = current_facts(
-                self.run,
+            self._note(
                 name,
-                stream.codec,
                 trained=True,
                 mean=tuple(mean_C.tolist()),
                 std=tuple(std_C.tolist()),
@@ -100,22 +112,24 @@ class CodecStage:
 
     def contents(self) -> dict[str, dict[str, Any]]:
         """What a checkpoint holds of this stage beside the weights under training."""
-        for name, stream in self.trained.items():
+        for name in self.trained:
             if not self.run.facts[name].trained:
-                self.run.facts[name] = current_facts(self.run, name, stream.codec, trained=False)
+                self._note(name, trained=False)
         return merge(codec_contents(name, codec, self.run.facts[name]) for name, codec in self.run.codecs.items())
 
-    def _items(self, name: str, stream: Stream, drawn: Sequence[Drawn]) -> list[Item]:
-        return cut_items(stream, self.run.items(drawn, name))
+    def _note(self, name: str, **known: Any) -> None:
+        """The facts of a codec as it is now."""
+        before = self.run.facts[name]
+        self.run.facts[name] = facts_now(self.run.codecs[name], name=before.codec, settings=before.config, **known)
 
     def _statistics(self, name: str, stream: Stream) -> tuple[Tensor, Tensor]:
-        drawn = self.run.sources.mixture(seed=self.run.config.seed).take(SCALE_SAMPLES)
-        return latent_statistics(stream.codec, self._items(name, stream, drawn), (self.run.config.seed, "scale", name))
+        drawn = self.run.sources.mixture(seed=self.run.config.seed, stream=name).take(SCALE_SAMPLES)
+        return latent_statistics(stream.codec, self.run.items(drawn, name), (self.run.config.seed, "scale", name))
 
     def _score(self, name: str, stream: Stream) -> float:
         right = count = 0
         for drawn in self.run.sources.held(SCORE_SAMPLES // len(self.run.sources.heldout), seed=0).values():
-            for some in batches(self._items(name, stream, drawn), self.config.batch):
+            for some in batches(self.run.items(drawn, name), self.config.batch):
                 latents = draw(stream.codec.encode(some), (self.run.config.seed, "score", name))
                 good, total = stream.codec.reconstruction_score(some, latents)  # type: ignore[attr-defined]
                 right, count = right + good, count + total

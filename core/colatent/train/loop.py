@@ -80,6 +80,7 @@ class Trainer:
             self.reporter.stage(self.stage.name, self.config.steps) as progress,
             Board(self.folder.path, self.stage.name, step=self.step) as self.board,
         ):
+            self.stage.module.train()
             if self.step == 0 and self.parameters:
                 self._evaluate()
             while self.step < steps:
@@ -94,6 +95,7 @@ class Trainer:
                     interrupts.stop(self.folder.path)
             self._use_average()
             self._evaluate()
+            self.stage.module.eval()
             self.stage.finish()
             self.step = self.config.steps
             self.save()
@@ -152,7 +154,9 @@ class Trainer:
         if self.average is not None and self.average.updates:
             kept = {name: value.clone() for name, value in self.stage.module.state_dict().items()}
             self.stage.module.load_state_dict(self.average.shadow)
+        self.stage.module.eval()
         found = self.stage.evaluate()
+        self.stage.module.train()
         if kept is not None:
             self.stage.module.load_state_dict(kept)
         self.folder.log({"stage": self.stage.name, "step": self.step, "eval": found})

@@ -6,6 +6,7 @@ this check is for.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,10 +27,11 @@ from colatent.latents.sequence import LatentSequence
 from colatent.prior.dit import Prior
 from colatent.train.codec_stage import merge
 from colatent.train.prepare import Run
-from colatent.train.sequences import build_sequences
+from colatent.train.sequences import at_time, build_sequences
 
 FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 EVAL_SAMPLES = 32
+EVAL_BATCH = 16
 SCALE_RANGE = (0.5, 2.0)
 
 
@@ -49,7 +51,7 @@ class PriorStage:
         self.window = 0
 
     def loss(self, drawn: Sequence[Drawn], step: int) -> tuple[Tensor, dict[str, float], int]:
-        """Weighted flow loss, its parts by stream, and the number of tokens: latents that are generated."""
+        """Weighted flow loss, its parts by stream, and the number of data units (tokens, ...) that are generated."""
         config = self.run.config
         with torch.no_grad():
             sequences = build_sequences(
@@ -62,17 +64,16 @@ class PriorStage:
         self.window = max(self.window, *(longest_history(sequence) for sequence in sequences))
         losses = flow_losses(self.module, pack(sequences).to(self.run.device))  # type: ignore[arg-type]
         parts = {f"{name}/flow": float(value.detach()) for name, value in losses.items()}
-        tokens = sum(len(segment.z_LC) for sequence in sequences for segment in sequence if segment.generated)
-        return total_loss(losses, config.flow.weights), parts, tokens
+        units = sum(segment.units for sequence in sequences for segment in sequence if segment.generated)
+        return total_loss(losses, config.flow.weights), parts, units
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
         """Flow loss at fixed t per source and stream, on held-out samples."""
         found = {}
         for source, drawn in self.run.sources.held(EVAL_SAMPLES, seed=0).items():
-            for t in FIXED_TIMES:
-                for stream, loss in fixed_t_losses(self.run, self.module, drawn, t).items():
-                    found[f"{source}/{stream}/t={t}"] = loss
+            for (stream, t), loss in fixed_t_losses(self.run, self.module, drawn).items():
+                found[f"{source}/{stream}/t={t}"] = loss
         return found
 
     def finish(self) -> None:
@@ -187,21 +188,22 @@ def _place_before(name: str, present: Mapping[str, Tensor]) -> str | None:
     return shared if shared in present else None
 
 
-def fixed_t_losses(run: Run, module: nn.Module, drawn: Sequence[Drawn], t: float) -> dict[str, float]:
-    """Flow loss by stream with every generated block at noise level `t`; noise is the same at each call."""
-    config = run.config
-    totals: dict[str, list[float]] = {}
-    for start in range(0, len(drawn), 16):
+def fixed_t_losses(run: Run, module: nn.Module, drawn: Sequence[Drawn]) -> dict[tuple[str, float], float]:
+    """Flow loss by stream and t, with every generated block at that noise level. The noise is the same at each t and at
+    each call; nothing is pinned or dropped."""
+    config, totals = run.config, defaultdict[tuple[str, float], Tensor](lambda: torch.zeros(2))
+    plain = config.flow.model_copy(update={"ragged": 0.0, "history_dropout": 0.0})
+    for start in range(0, len(drawn), EVAL_BATCH):
         sequences = build_sequences(
-            drawn[start : start + 16],
+            drawn[start : start + EVAL_BATCH],
             streams=run.streams,
             segments=run.sources.segments,
-            flow=config.flow,
+            flow=plain,
             seed=config.seed,
-            fixed_t=t,
         )
-        for name, (error_S, weight_S) in velocity_errors(module, pack(sequences).to(run.device)).items():  # type: ignore[arg-type]
-            entry = totals.setdefault(name, [0.0, 0.0])
-            entry[0] += float((error_S * weight_S).sum())
-            entry[1] += float(weight_S.sum())
-    return {name: error / max(weight, 1e-9) for name, (error, weight) in totals.items()}
+        for t in FIXED_TIMES:
+            batch = pack([at_time(sequence, t) for sequence in sequences]).to(run.device)
+            for name, (error_S, weight_S) in velocity_errors(module, batch).items():  # type: ignore[arg-type]
+                totals[name, t] += torch.stack([(error_S * weight_S).sum(), weight_S.sum()]).cpu()
+    ordered = sorted(totals, key=lambda key: FIXED_TIMES.index(key[1]))
+    return {key: float(totals[key][0] / totals[key][1].clamp(min=1e-9)) for key in ordered}

@@ -12,8 +12,9 @@ from colatent.config.schema import StageConfig
 from colatent.errors import UserError
 from colatent.plugins.pluginset import PluginSet, load_plugins
 from colatent.train.codec_stage import CodecStage
+from colatent.train.codecs import adopt_stored, build_codecs, check_lengths
 from colatent.train.loop import Stage, Trainer
-from colatent.train.prepare import Run, adopt_stored, build_codecs, check_lengths, prepare
+from colatent.train.prepare import Run, prepare
 from colatent.train.prior_stage import PriorStage, check_order, check_resumed
 from colatent.train.progress import Reporter
 

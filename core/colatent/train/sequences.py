@@ -6,13 +6,14 @@ Axes: L latents of an item, C channels, K blocks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from colatent.config.schema import FlowConfig, SegmentConfig
 from colatent.data.mixture import Drawn
+from colatent.errors import UserError
 from colatent.flow.objective import draw_cuts, draw_noise
 from colatent.latents.draws import Name, normal
 from colatent.latents.sequence import LatentSequence, Segment
@@ -27,12 +28,14 @@ class Stream:
     field   the sample field that holds its item
     length  latents of one item at most; longer items are cut where the codec can
     codec   turns items into latents
+    origins how errors call a source, by its name
     """
 
     name: str
     field: str
     length: int
     codec: Codec
+    origins: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,8 @@ def build_sequences(
     segments: Mapping[str, Sequence[SegmentConfig]],
     flow: FlowConfig,
     seed: int,
-    fixed_t: float | None = None,
 ) -> list[LatentSequence]:
-    """One sequence per sample; `segments` gives each source's order of streams. With `fixed_t` every generated block
-    has that noise level and nothing is pinned or dropped (validation)."""
+    """One sequence per sample; `segments` gives each source's order of streams."""
     sequences: list[list[Segment | None]] = [[None] * len(segments[one.source]) for one in drawn]
     for name, stream in streams.items():
         places = [
@@ -65,12 +66,12 @@ def build_sequences(
         ]
         if not places:
             continue
-        items = cut_items(stream, [drawn[place.sample].sample[stream.field] for place in places])
+        items = cut_items(stream, [drawn[place.sample] for place in places])
         records = to_cpu(stream.codec.encode(items))
         configs = [segments[drawn[place.sample].source][place.segment] for place in places]
-        pinned = _ragged(stream, items, records, places, flow if fixed_t is None else None, configs)
+        pinned = _ragged(stream, items, records, places, flow, configs)
         for place, record, config, (cuts, values) in zip(places, records, configs, pinned, strict=True):
-            fields = _noise(flow, name, record, place.names, config, fixed_t)
+            fields = draw_noise(flow, name, record, *place.names) if config.role == "generated" else {}
             sequences[place.sample][place.segment] = Segment(
                 stream=name,
                 z_LC=record.sample(normal(record.mean_LC.shape, *place.names, "posterior")).z_LC,
@@ -78,6 +79,7 @@ def build_sequences(
                 positions_LA=record.positions_LA,
                 generated=config.role == "generated",
                 same_group=config.same_group,
+                units=int(record.units_L.sum()),
                 weight_L=(record.units_L > 0).float(),
                 pinned_K=cuts,
                 pinned_LC=values,
@@ -86,11 +88,25 @@ def build_sequences(
     return [tuple(segment for segment in sequence if segment is not None) for sequence in sequences]
 
 
-def cut_items(stream: Stream, items: Sequence[Item]) -> list[Item]:
-    """Items no longer than the stream's training length, where its codec can cut."""
-    if isinstance(stream.codec, RaggedCodec):
-        return stream.codec.cut(items, [stream.length] * len(items))
-    return list(items)
+def at_time(sequence: LatentSequence, t: float) -> LatentSequence:
+    """The same sequence and noise with every generated block at noise level `t`."""
+    return tuple(replace(one, t_K=(t,) * len(one.block_lengths)) if one.generated else one for one in sequence)
+
+
+def cut_items(stream: Stream, drawn: Sequence[Drawn]) -> list[Item]:
+    """The samples' items, no longer than the stream's training length where its codec can cut. An item that the codec
+    refuses is told by its source."""
+    items = [one.sample[stream.field] for one in drawn]
+    if not isinstance(stream.codec, RaggedCodec):
+        return items
+    cut = []
+    for one, item in zip(drawn, items, strict=True):
+        try:
+            cut += stream.codec.cut([item], [stream.length])
+        except UserError as error:
+            what = f"stream {stream.name!r} refuses sample {one.key}: {error.what}"
+            raise UserError(what, where=stream.origins[one.source], do=error.do) from error
+    return cut
 
 
 def to_cpu(records: Sequence[Encoded]) -> list[Encoded]:
@@ -107,28 +123,16 @@ def to_cpu(records: Sequence[Encoded]) -> list[Encoded]:
     ]
 
 
-def _noise(
-    flow: FlowConfig, name: str, record: Encoded, names: Sequence[Name], config: SegmentConfig, fixed_t: float | None
-) -> dict[str, object]:
-    if config.role == "given":
-        return {}
-    fields = draw_noise(flow, name, record, *names)
-    if fixed_t is not None:
-        blocks = len(record.block_lengths)
-        fields |= {"t_K": (fixed_t,) * blocks, "alone_K": (False,) * blocks}
-    return fields
-
-
 def _ragged(
     stream: Stream,
     items: Sequence[Item],
     records: Sequence[Encoded],
     places: Sequence[_Place],
-    flow: FlowConfig | None,
+    flow: FlowConfig,
     configs: Sequence[SegmentConfig],
 ) -> list[tuple[tuple[int, ...], Tensor | None]]:
     """For each item, how many latents each block has pinned and their values, as a prompt cut there would give them."""
-    if flow is None or not flow.ragged or not isinstance(stream.codec, RaggedCodec):
+    if not flow.ragged or not isinstance(stream.codec, RaggedCodec):
         return [((), None)] * len(items)
     cuts = []
     for record, place, config in zip(records, places, configs, strict=True):

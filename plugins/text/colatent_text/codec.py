@@ -209,10 +209,8 @@ class TextCodec(nn.Module):
         return self._cross_entropy(rows, z_NC.split([len(ids_LP) for ids_LP in rows]))
 
     def _cut_one(self, item: TextItem, length: int) -> TextItem:
-        rows = self.token_rows(item)
-        if len(rows) <= length:
-            return item
-        ids = [token for token in rows[:length].flatten().tolist() if token != self.tokenizer.pad_id]
+        rows = self.token_rows(item)[:length]  # kept as ids, so that an item is tokenised once a step
+        ids = [token for token in rows.flatten().tolist() if token != self.tokenizer.pad_id]
         if ids and ids[-1] == self.tokenizer.end_id:
             return Text(ids=tuple(ids[:-1]), ends=True)
         return Text(ids=tuple(ids), ends=False)

@@ -93,7 +93,9 @@ def counting_score(model: Model, baseline: NGram, *, seed: int) -> tuple[dict[st
 
 def _continue(model: Model, prompts: Sequence[CountingPrompt], *, seed: int) -> list[str]:
     """The model's continuations. Asked in order of residue, so that a batch needs the same number of blocks."""
-    order = sorted(range(len(prompts)), key=lambda number: prompts[number].tokens % model.codecs["text"].config.block)
+    codec = model.codecs["text"]
+    assert isinstance(codec, TextCodec)
+    order = sorted(range(len(prompts)), key=lambda number: prompts[number].tokens % codec.config.block)
     results = model.generate_many([prompts[number].prompt for number in order], max_new_tokens=13, seed=seed)
     texts = [""] * len(prompts)
     for number, (result,) in zip(order, results, strict=True):

@@ -23,6 +23,8 @@ from colatent.errors import UserError
 ASSET = "tokenizer.json"
 """File name of a Hugging Face tokenizer among a codec's assets."""
 
+OUTSIDE = "leave it out, or train with a tokenizer that has it (kind bytes or train has every text)"
+
 
 class Tokenizer(Protocol):
     """Text to ids and back. `vocab_size` counts every id, the special ones included."""
@@ -99,7 +101,8 @@ class JsonTokenizer:
         try:
             return self._tokenizer.encode(text, add_special_tokens=False)
         except Exception as error:  # a model without an unknown token raises bare Exception
-            raise UserError(f"the tokenizer cannot represent {text[:40]!r} ({error})", where="text") from error
+            what = f"the tokenizer cannot represent {text[:40]!r} ({error})"
+            raise UserError(what, where="text", do=OUTSIDE) from error
 
     def _first_dropped(self, text: str, decoded: str) -> int | None:
         """Offset of the first character that leaves no token, None if `text` is only spelt differently (normalised).
@@ -220,7 +223,7 @@ def _special_id(vocabulary: Mapping[str, int], token: str | None, role: str, fre
 def _unrepresentable(text: str, offset: int) -> UserError:
     char = text[offset] if offset < len(text) else ""
     shown = repr(char) if char.isprintable() else f"U+{ord(char):04X}"
-    return UserError(f"the tokenizer cannot represent {shown} at character {offset}", where="text", do="leave it out")
+    return UserError(f"the tokenizer cannot represent {shown} at character {offset}", where="text", do=OUTSIDE)
 
 
 def _utf8(text: str) -> bytes:

@@ -1,0 +1,83 @@
+"""The datasets of a run: both splits opened, and each source's order of streams settled and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from colatent.config.checks import validate
+from colatent.config.schema import RunConfig, SegmentConfig
+from colatent.data.dataset import Dataset
+from colatent.data.mixture import Drawn, Mixture, first_samples
+from colatent.errors import UserError
+from colatent.plugins import CodecInfo
+from colatent.plugins.pluginset import PluginSet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sources:
+    """The datasets of a run: for training, held out, and their orders of streams."""
+
+    training: Mapping[str, tuple[Dataset, float]]
+    heldout: Mapping[str, Dataset]
+    segments: Mapping[str, tuple[SegmentConfig, ...]]
+
+    def mixture(self, *, seed: int, stream: str | None = None) -> Mixture:
+        """The training samples; with `stream`, of the sources that have it."""
+        names = [name for name in self.training if stream is None or stream in self.streams_of(name)]
+        return Mixture({name: self.training[name] for name in names}, seed=seed)
+
+    def streams_of(self, source: str) -> set[str]:
+        """The streams in a source's sequences."""
+        return {segment.stream for segment in self.segments[source]}
+
+    def held(self, count: int, *, seed: int) -> dict[str, list[Drawn]]:
+        """The first held-out samples of each source."""
+        return {name: first_samples(dataset, name, count=count, seed=seed) for name, dataset in self.heldout.items()}
+
+
+def origin_of(config: RunConfig, source: str) -> str:
+    """How errors call a source: its key path, and data.path where it reads from there."""
+    where, path = f"data.sources.{source}", config.data.path
+    return f"{where} ({path})" if path and path in config.data.sources[source].config.values() else where
+
+
+def open_sources(config: RunConfig, plugins: PluginSet, infos: Mapping[str, CodecInfo]) -> Sources:
+    """Open both splits of every source."""
+    training, heldout, segments = {}, {}, {}
+    for name, source in config.data.sources.items():
+        where = f"data.sources.{name}"
+        declared = plugins.dataset(source.dataset, where=f"{where}.dataset")
+        settings = validate(plugins.dataset_config(source.dataset), source.config, where=f"{where}.config")
+        cls = plugins.dataset_class(source.dataset)
+        training[name] = (cls(settings, split="train"), source.weight)
+        heldout[name] = cls(settings, split="heldout")
+        if not len(training[name][0]) or not len(heldout[name]):
+            raise UserError("has no samples to train on or none held out", where=where, do="give it more data")
+        segments[name] = _segments(source.segments, infos, declared.fields, where=where)
+    return Sources(training=training, heldout=heldout, segments=segments)
+
+
+def _segments(
+    given: Sequence[SegmentConfig] | None, infos: Mapping[str, CodecInfo], fields: Sequence[str], *, where: str
+) -> tuple[SegmentConfig, ...]:
+    if given is None:
+        found = tuple(SegmentConfig(stream=name) for name, info in infos.items() if info.fields[0] in fields)
+        if not found:
+            raise UserError(f"no stream reads any of its fields {', '.join(fields)}", where=where, do="add a stream")
+        return found
+    if given and given[0].same_group:
+        what = "is set on the first segment, which has none before it"
+        raise UserError(what, where=f"{where}.segments.0.same_group", do="leave it out")
+    for index, segment in enumerate(given):
+        if segment.stream not in infos:
+            known = ", ".join(infos)
+            raise UserError(
+                f"no stream {segment.stream!r}", where=f"{where}.segments.{index}", do=f"use one of {known}"
+            )
+        if infos[segment.stream].fields[0] not in fields:
+            what = f"its dataset yields no {infos[segment.stream].fields[0]!r} for stream {segment.stream!r}"
+            raise UserError(what, where=f"{where}.segments.{index}")
+    if all(segment.role == "given" for segment in given):
+        raise UserError("every segment is given, nothing is generated", where=f"{where}.segments")
+    return tuple(given)

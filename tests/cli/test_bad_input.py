@@ -223,7 +223,9 @@ def test_generate_on_what_is_no_model(made: Path, tmp_path: Path, complaint: Com
     assert "is neither a run nor a checkpoint" in complaint("generate", __file__)
 
 
-def test_a_truncated_checkpoint(broken: Path, tmp_path: Path, complaint: Complaint) -> None:
+def test_a_truncated_checkpoint(
+    broken: Path, tmp_path: Path, complaint: Complaint, capsys: pytest.CaptureFixture[str]
+) -> None:
     steps = sorted((broken / "checkpoints" / "prior").glob("step-*"))
     for step in reversed(steps):
         weights = step / "prior.safetensors"
@@ -233,6 +235,9 @@ def test_a_truncated_checkpoint(broken: Path, tmp_path: Path, complaint: Complai
         assert "its manifest says" in line
         if step == steps[-1]:  # an older one is still good
             assert main(["generate", str(broken), "--max-new", "1"]) == 0
+            warning = capsys.readouterr().err
+            assert warning.startswith("colatent: warning: skipped a damaged checkpoint: ")
+            assert warning.count("\n") == 1
     assert "no valid checkpoint" in complaint("generate", broken)
 
 

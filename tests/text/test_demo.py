@@ -66,3 +66,15 @@ def test_flow_table_takes_the_first_and_the_last_evaluation() -> None:
         {"stage": "prior", "step": 1, "loss": 1.0},
     ]
     assert flow_table(metrics) == {"names": {"0.1": (2.0, 1.0)}}
+
+
+def test_a_demo_keeps_out_of_other_runs(few: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "demo"
+    run_demo(out, TINY)
+    capsys.readouterr()
+    assert main(["demo", "--out", str(out), "--set", "seed=3"]) == 2
+    assert "--set would have no effect" in capsys.readouterr().err
+    config = out / "config.yaml"
+    config.write_text(config.read_text().replace("name: demo", "name: plays"))
+    assert main(["demo", "--out", str(out)]) == 2
+    assert "holds the run 'plays'" in capsys.readouterr().err

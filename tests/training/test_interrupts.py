@@ -37,7 +37,7 @@ def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, status: in
     assert (process.returncode, err) == (status, "")
     assert (
         out.splitlines()[-1]
-        == f"stopped by {number.name}; saved in {tmp_path / 'run'}; the same command with --resume goes on"
+        == f"stopped by {number.name}; saved in {tmp_path / 'run'}; the same command goes on (train: with --resume)"
     )
     reached = last(tmp_path / "run", "codec").step
     assert [record["step"] for record in metrics(tmp_path / "run") if "loss" in record] == list(range(1, reached + 1))

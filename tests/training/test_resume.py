@@ -166,3 +166,12 @@ def test_a_changed_config_is_refused_and_nothing_is_lost(
         assert {path: path.read_bytes() for path in before} == before
     run(TEXT, folder, resume=True)
     assert last(folder, "prior").step == 8
+
+
+def test_another_seed_or_objective_is_refused(tmp_path: Path) -> None:
+    folder = run(TEXT, tmp_path / "run", "stages.prior.steps=2")
+    before = (folder / "config.yaml").read_bytes()
+    for override, key in (("seed=99", "seed"), ("flow.ragged=0.1", "flow.ragged"), ("data.length=8", "data.length")):
+        with pytest.raises(UserError, match=f"^{key}: is .*, but this run was started with"):
+            run(TEXT, folder, override, "stages.prior.steps=3", resume=True)
+    assert (folder / "config.yaml").read_bytes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from colatent.checkpoint.folder import Checkpoint, newest, read_checkpoint
@@ -35,10 +36,12 @@ def _of_run(run: RunFolder) -> Checkpoint:
 
 
 def _of_stage(folder: Path) -> Checkpoint | None:
-    """The newest valid checkpoint, None where there is none at all. Where there are only damaged ones, the reason:
-    falling back to another stage would hide it."""
+    """The newest valid checkpoint, None where there is none at all; a warning says why a newer one was passed over.
+    Where there are only damaged ones, the reason: falling back to another stage would hide it."""
     reasons: list[str] = []
     checkpoint = newest(folder, on_skip=lambda path, reason: reasons.append(reason))
     if checkpoint is None and reasons:
         raise UserError(f"no valid checkpoint, the newest one is not: {reasons[0]}", where=str(folder))
+    if checkpoint is not None and reasons:
+        warnings.warn(f"skipped a damaged checkpoint: {reasons[0]}; using {checkpoint.path}", stacklevel=1)
     return checkpoint

@@ -19,7 +19,7 @@ import click
 @click.option("--solver", type=click.Choice(["euler", "midpoint", "heun"]), help="Solver of the flow.")
 @click.option("--guidance", type=click.FloatRange(0.0), help="Scale of classifier-free guidance; 1 is off.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Sample i depends on (seed, i).")
-@click.option("--max-new", type=click.IntRange(0), help="Budget in tokens (or the target's units).")
+@click.option("--max-new", type=click.IntRange(0, 2**31 - 1), help="Budget in tokens (or the target's units).")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples generated together.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--out", type=click.Path(file_okay=False), help="Write samples.jsonl into this folder.")
@@ -33,6 +33,8 @@ def generate(model: str, prompts: tuple[str, ...], out: str | None, as_json: boo
     from colatent.train.prepare import pick_device
 
     loaded = load(model, device=str(pick_device(options.pop("device"))))
+    if out is not None:  # before the work: a place that cannot be written must not cost the samples
+        Path(out).mkdir(parents=True, exist_ok=True)
     asked = prompts or ("",)
     options["max_new_tokens"] = options.pop("max_new")
     seed, stream = options["seed"], options["target"] or loaded.promptable()
@@ -61,6 +63,5 @@ def _readable(records: list[dict[str, Any]], stream: str) -> str:
 def _write(folder: Path, records: list[dict[str, Any]]) -> None:
     from colatent.checkpoint.storage import atomic_write_text
 
-    folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     atomic_write_text(folder / "samples.jsonl", lines)

@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from colatent.errors import UserError
+
 ADDED = "colatent.cli.lazy.added"
 
 
@@ -54,12 +56,13 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = []
-        for name in self.list_commands(ctx):
-            if name in self.lazy:
-                rows.append((name, self.lazy[name].help))
-            elif not (added := self._added(ctx)[name]).hidden:
-                rows.append((name, added.get_short_help_str(limit=90)))
+        rows = [(name, command.help) for name, command in self.lazy.items()]
+        try:
+            added = [each for _, each in sorted(self._added(ctx).items()) if not each.hidden]
+        except UserError as error:  # a broken registry.toml must not take the help away
+            added = []
+            click.echo(f"colatent: no commands of plugins: {error}", err=True)
+        rows += [(each.name or "", each.get_short_help_str(limit=90)) for each in added]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 
 import click
@@ -68,10 +69,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return shell_complete(cli, {}, "colatent", "_COLATENT_COMPLETE", instruction)
     debug, args = _take_debug(args)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", category=UserWarning, module="colatent")
+        warnings.showwarning = _show_warning
+        return _run(args, debug=debug)
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    click.echo(_line(f"warning: {message}"), err=True)
+
+
+def _run(args: list[str], *, debug: bool) -> int:
     try:
         with cli.make_context("colatent", args) as ctx:
             cli.invoke(ctx)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None where it was closed before we were started
+            sys.stdout.flush()
     except click.exceptions.Exit as done:
         return done.exit_code
     except (Exception, KeyboardInterrupt) as error:

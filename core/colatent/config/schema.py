@@ -175,7 +175,8 @@ class SampleConfig(Settings):
 class RunConfig(Settings):
     """A whole run."""
 
-    name: str
+    name: str = Field(pattern=r"^\w[\w.-]*$")
+    """Letters, digits, `_`, `.` and `-`."""
     out: str | None = None
     """Run folder. Default: runs/NAME."""
     seed: NonNegativeInt = 0

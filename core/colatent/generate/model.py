@@ -123,6 +123,10 @@ class Model:
             guidance=self.sample.guidance if guidance is None else guidance,
         )
         check_settings(settings, n=n, units=max_new_tokens, batch=batch)
+        if isinstance(prompts, str):
+            raise UserError(
+                "prompts is one string", where="generate_many", do="give a list of prompts, or use generate"
+            )
         units = self.sample.max_units if max_new_tokens is None else max_new_tokens
         prepared = [self._prepare(prompt, target) for prompt in prompts]
         # A string names its noise too: else all prompts of a call would be answered from the same few draws.

@@ -7,9 +7,11 @@ plugin is rolled back by dropping its manager, and no plugin can wrap or reorder
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -145,8 +147,11 @@ def one_line(text: str, limit: int = 300) -> str:
 def _guarded(what: str, do: Callable[[], Any]) -> Any:
     """Foreign code: whatever it raises refuses the plugin. sys.exit() at import is as broken as any other error."""
     try:
-        return do()
-    except (Exception, SystemExit) as error:
+        with contextlib.redirect_stdout(sys.stderr):  # what a plugin prints must not end up in --json
+            return do()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise _RefusedError(f"{what}: {describe(error)}") from error
 
 

@@ -41,5 +41,8 @@ class Interrupts:
     def stop(self, folder: Path) -> None:
         """Leave, saying how to go on."""
         assert self.asked is not None
-        print(f"\nstopped by {self.asked.name}; saved in {folder}; the same command with --resume goes on", flush=True)
+        print(
+            f"\nstopped by {self.asked.name}; saved in {folder}; the same command goes on (train: with --resume)",
+            flush=True,
+        )
         raise Interrupted(130 if self.asked == signal.SIGINT else 75)

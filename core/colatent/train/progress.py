@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -83,8 +84,8 @@ class Reporter:
         self.say(f"{stage} {step}  " + "  ".join(f"{name} {value:.4g}" for name, value in found.items()))
 
     def skipped(self, path: Path, reason: str) -> None:
-        """A checkpoint that is damaged."""
-        self.say(f"skipped {path.name}: {reason}")
+        """A checkpoint that is damaged; said even where nothing else is."""
+        print(f"colatent: skipped {path.name}: {reason}", file=sys.stderr, flush=True)
 
 
 class _Silent:

@@ -17,6 +17,7 @@ from colatent.train.loop import Stage, Trainer
 from colatent.train.prepare import Run, prepare
 from colatent.train.prior_stage import PriorStage, check_order, check_resumed
 from colatent.train.progress import Reporter
+from colatent.train.resume import check_same_settings
 
 STAGES: dict[str, Callable[[Run, StageConfig], Stage]] = {"codec": CodecStage, "prior": PriorStage}
 
@@ -33,6 +34,8 @@ def train(
     run = prepare(config, plugins)
     path = Path(config.out or f"runs/{config.name}")
     _build_or_restore(run, _saved(path, config.stages) if resume else {})
+    if resume and is_run_folder(path):
+        check_same_settings(path, config)
     check_lengths(run)
     check_order(run)
     with RunFolder.create(path, loaded.text, resume=resume) as folder:

@@ -28,6 +28,9 @@ from colatent_text.vae import Decoder, Encoder
 
 TextItem = str | Text
 
+PROMPT_WINDOWS = 8
+"""How many windows of a prompt are encoded at most; a stack of that many layers would see past it, by a little."""
+
 
 class TextCodec(nn.Module):
     """Transformer VAE over tokens; see `TextConfig` for its settings."""
@@ -127,8 +130,11 @@ class TextCodec(nn.Module):
         return self._encode_cut_blocks(rows, cuts)
 
     def prompt(self, text: str) -> Text:
-        """See `Promptable.prompt`."""
-        return Text(text=text, ids=tuple(self.tokenizer.encode(text)), ends=False)
+        """See `Promptable.prompt`. Of a very long text the last `PROMPT_WINDOWS` windows are kept, cut at a block: no
+        layer looks back further, and attention over all of it would fill the memory."""
+        ids, size = self.tokenizer.encode(text), self.config.block * self.config.tokens_per_latent
+        kept = PROMPT_WINDOWS * self.config.window * self.config.tokens_per_latent
+        return Text(ids=tuple(ids[max(0, len(ids) - kept) // size * size :]), ends=False)
 
     def open_stream(self, given: Sequence[Encoded | None], *, max_units: int | None = None) -> TextStream:
         """See `StreamingCodec.open_stream`."""

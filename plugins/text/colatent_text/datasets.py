@@ -218,6 +218,8 @@ def _read_documents(path: Path, pattern: tuple[str, ...]) -> list[str]:
     if path.is_dir():
         wanted = (file for file in path.rglob("*") if any(fnmatch(file.name, glob) for glob in pattern))
         files = sorted((file for file in wanted if file.is_file()), key=Path.as_posix)
+    elif not path.is_file():
+        raise UserError("is neither a file nor a folder", where=str(path), do="give a text file or a folder of them")
     if not files:
         what = f"no file matches {', '.join(pattern) or 'an empty pattern'}"
         raise UserError(what, where=str(path), do="set pattern to the names of your text files")

@@ -38,6 +38,7 @@ def run_demo(out: Path, overrides: tuple[str, ...] = ()) -> Mapping[str, Any]:
     """Train (or find) the demo's run in `out`, score it, print the report; returns it."""
     from colatent.checkpoint.run import RunFolder, is_run_folder
 
+    _check_place(out, overrides)
     finished = is_run_folder(out) and RunFolder.open(out).state().status == "finished"
     if finished and (out / REPORT).exists():
         return _again(out)
@@ -47,6 +48,21 @@ def run_demo(out: Path, overrides: tuple[str, ...] = ()) -> Mapping[str, Any]:
     report = _score(out, began)
     click.echo("\n".join(["", *_report_lines(report), "", *_places(out)]))
     return report
+
+
+def _check_place(out: Path, overrides: tuple[str, ...]) -> None:
+    """A folder that is there must hold a demo, and what it was trained with cannot be changed any more."""
+    from colatent.checkpoint.run import RunFolder, is_run_folder
+    from colatent.config import load
+    from colatent.errors import UserError
+
+    if not is_run_folder(out):
+        return
+    run = RunFolder.open(out)
+    if (name := load(out / "config.yaml").config.name) != "demo":
+        raise UserError(f"holds the run {name!r}, not a demo", where=str(out), do="choose another --out")
+    if overrides and run.state().status == "finished":
+        raise UserError("holds a finished demo, --set would have no effect", where=str(out), do="choose another --out")
 
 
 def _train(out: Path, overrides: tuple[str, ...]) -> None:

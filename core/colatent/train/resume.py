@@ -1,0 +1,39 @@
+"""What a resumed run may not change, beside its networks: what the randomness of its samples hangs on.
+
+Learning rates, schedules and lengths may change (a run that diverged goes on with a smaller step); with another seed or
+another objective the steps before and after would belong to different runs, and the stored config would tell of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from colatent.checkpoint.run import CONFIG
+from colatent.config.load import load
+from colatent.config.schema import RunConfig
+from colatent.errors import UserError
+
+
+def check_same_settings(folder: Path, config: RunConfig) -> None:
+    """Refuse another seed, length or objective than those of the run in `folder`."""
+    before, now = (dict(_fixed(each)) for each in (load(folder / CONFIG).config, config))
+    for key, value in now.items():
+        if before.get(key) != value:
+            what = f"is {value!r}, but this run was started with {before.get(key)!r}"
+            raise UserError(what, where=key, do="put it back, or start another run with another out=")
+
+
+def _fixed(config: RunConfig) -> Iterator[tuple[str, Any]]:
+    yield "seed", config.seed
+    yield "data.length", config.data.length
+    yield from _leaves(config.flow.model_dump(mode="json"), "flow")
+
+
+def _leaves(values: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{path}.{name}")
+        else:
+            yield f"{path}.{name}", value

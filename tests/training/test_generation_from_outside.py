@@ -105,3 +105,14 @@ def test_a_checkpoint_is_a_model_too(folder: Path, model: Model) -> None:
 def test_settings_out_of_range_are_told(values: dict[str, object], line: str, model: Model) -> None:
     with pytest.raises(UserError, match=line):
         model.generate("one", **values)  # type: ignore[arg-type]
+
+
+def test_latents_are_rounded_as_if_alone(model: Model) -> None:
+    prompts = [PROMPTS[0] * k + "o" for k in range(4)] + list(PROMPTS)
+    together = model.generate_many(prompts, n=2, max_new_tokens=12, guidance=3.0, seed=1, batch=64)
+    for size in (1, 3):
+        apart = model.generate_many(prompts, n=2, max_new_tokens=12, guidance=3.0, seed=1, batch=size)
+        for some, same in zip(together, apart, strict=True):
+            for one, other in zip(some, same, strict=True):
+                assert one.details == other.details
+                torch.testing.assert_close(one.latents_LC, other.latents_LC, atol=1e-6, rtol=0)

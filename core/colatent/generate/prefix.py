@@ -94,6 +94,12 @@ def split_own(own: Encoded) -> tuple[int, int, int]:
     return whole, count, real
 
 
+def prefix_length(request: Request) -> int:
+    """Latents that a request puts into the cache."""
+    own = 0 if request.own is None else split_own(request.own)[0]
+    return own + sum(len(one.latents.mean_LC) for one in request.given)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PrefixBatch:
     """All prefixes of a batch, flat."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -51,11 +52,11 @@ def _draw(stages: Mapping[str, tuple[Series, Series]], path: Path) -> Path:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Running average over about `FEW` points; short series stay as they are."""
-    if len(values) < FEW:
+    """Running geometric average of losses, which falls as they fall on a log axis; short series stay as they are."""
+    if len(values) < FEW or min(values) <= 0:
         return list(values)
-    weight = 2 / (FEW + 1)
-    return list(accumulate(values, lambda mean, value: (1 - weight) * mean + weight * value))
+    logs = accumulate(map(math.log, values), lambda mean, value: 0.75 * mean + 0.25 * value)
+    return [math.exp(each) for each in logs]
 
 
 def _panel(axis: Any, series: Series, *, title: str, log: bool) -> None:

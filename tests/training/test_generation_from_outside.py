@@ -94,7 +94,10 @@ def test_a_checkpoint_is_a_model_too(folder: Path, model: Model) -> None:
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"steps": 0}, "steps: is 0, it must be at least 1"),
+        ({"steps": 0}, "steps: is 0, it must be a whole number of at least 1"),
+        ({"steps": 2.5}, "steps: is 2.5, it must be a whole number of at least 1"),
+        ({"seed": -1}, "seed: is -1, it must be a whole number of at least 0"),
+        ({"max_new_tokens": 3.5}, "max_new_tokens: is 3.5, it must be a whole number that is not negative"),
         ({"guidance": -1.0}, "guidance: is -1.0, it must be a number that is not negative"),
         ({"guidance": float("nan")}, "guidance: is nan"),
         ({"solver": "rk9"}, "unknown solver 'rk9'"),

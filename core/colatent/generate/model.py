@@ -123,7 +123,7 @@ class Model:
             solver=self.sample.solver if solver is None else solver,
             guidance=self.sample.guidance if guidance is None else guidance,
         )
-        check_settings(settings, n=n, units=max_new_tokens, batch=batch)
+        check_settings(settings, n=n, units=max_new_tokens, batch=batch, seed=seed)
         if isinstance(prompts, str):
             raise UserError(
                 "prompts is one string", where="generate_many", do="give a list of prompts, or use generate"

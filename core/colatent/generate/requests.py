@@ -45,17 +45,17 @@ class Settings:
     guidance: float
 
 
-def check_settings(settings: Settings, *, n: int, units: int | None, batch: int) -> None:
+def check_settings(settings: Settings, *, n: int, units: int | None, batch: int, seed: int) -> None:
     """Refuse what cannot be solved or counted."""
     if settings.solver not in SOLVERS:
         raise UserError(f"unknown solver {settings.solver!r}", do=f"use one of {', '.join(SOLVERS)}")
-    for name, value in (("steps", settings.steps), ("n", n), ("batch", batch)):
-        if value < 1:
-            raise UserError(f"is {value}, it must be at least 1", where=name)
+    for name, value, least in (("steps", settings.steps, 1), ("n", n, 1), ("batch", batch, 1), ("seed", seed, 0)):
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"is {value!r}, it must be a whole number of at least {least}", where=name)
     if not 0 <= settings.guidance < math.inf:
         raise UserError(f"is {settings.guidance}, it must be a number that is not negative", where="guidance")
-    if units is not None and units < 0:
-        raise UserError(f"is {units}, it must not be negative", where="max_new_tokens")
+    if units is not None and (not isinstance(units, int) or units < 0):
+        raise UserError(f"is {units!r}, it must be a whole number that is not negative", where="max_new_tokens")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

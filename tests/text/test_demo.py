@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from colatent.cli.main import main
+from colatent.config import load
 from colatent_text import demo_score
-from colatent_text.demo import run_demo
+from colatent_text.demo import config_path, run_demo
 from colatent_text.demo_report import flow_table
 
 TINY = (
@@ -39,11 +40,12 @@ def test_the_demo_trains_scores_and_is_found_again(
     few: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "demo"
-    report = run_demo(out, TINY)
+    report = run_demo(out, (*TINY, "seed=3"))
     printed = capsys.readouterr().out
     assert set(report["reconstruction"]) == {"names", "counting"}
     assert len(report["counting"]["by_residue"]) == report["block"]
     assert len(report["samples"]) == 10
+    assert report["seed"] == 3
     for source in ("names", "counting"):
         assert list(report["flow_loss"][source]) == ["0.1", "0.3", "0.5", "0.7", "0.9"]
     assert "5-gram" in printed
@@ -57,6 +59,14 @@ def test_the_demo_trains_scores_and_is_found_again(
     assert "new samples" in again
     assert (out / "metrics.jsonl").read_bytes() == before
     assert json.loads((out / "report.json").read_text())["counting"] == report["counting"]
+
+
+def test_the_demo_is_scored_on_what_its_own_config_held_out() -> None:
+    overrides = ["data.sources.names.config.heldout=100", "data.sources.counting.config.stretch=30", "seed=5"]
+    material = demo_score.Material.of(load(config_path(), overrides).config)
+    assert (material.seed, material.names.heldout) == (5, 100)
+    assert [len(run) for run in material.counting.ranges().heldout] == [30] * 5
+    assert len(material.datasets("heldout")["names"]) == 100
 
 
 def test_flow_table_takes_the_first_and_the_last_evaluation() -> None:

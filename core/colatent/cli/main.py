@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line and give its exit status."""
     args = list(sys.argv[1:] if arguments is None else arguments)
     # Read by GNU OpenMP when torch loads it. By default its threads spin for milliseconds at every barrier, which makes
-    # training several times slower as soon as anything else runs on the CPU; a short spin costs an idle one nothing.
+    # training several times slower as soon as anything else runs on the CPU; a short spin costs an idle one little.
     os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     if instruction := os.environ.get("_COLATENT_COMPLETE"):
         from click.shell_completion import shell_complete

@@ -17,13 +17,3 @@ def interpolate(z0: Tensor, z1: Tensor, t: Tensor) -> Tensor:
 def target_velocity(z0: Tensor, z1: Tensor) -> Tensor:
     """dz_t / dt = z1 - z0, the same at every t."""
     return z1 - z0
-
-
-def clean_estimate(z_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
-    """The z0 that a velocity at (z_t, t) points at."""
-    return z_t - t * velocity
-
-
-def noise_estimate(z_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
-    """The z1 that a velocity at (z_t, t) points at."""
-    return z_t + (1 - t) * velocity

@@ -80,6 +80,7 @@ def _train(out: Path, overrides: tuple[str, ...]) -> None:
 def _score(out: Path, began: float) -> dict[str, Any]:
     from colatent.checkpoint.run import RunFolder
     from colatent.checkpoint.storage import atomic_write_text
+    from colatent.config import load as load_config
     from colatent.evaluate.curves import draw_curves
     from colatent.generate.model import load
     from colatent_text import demo_report, demo_score
@@ -89,18 +90,19 @@ def _score(out: Path, began: float) -> dict[str, Any]:
     codec = model.codecs["text"]
     assert isinstance(codec, TextCodec)
     click.echo(f"scoring {demo_score.SAMPLES} samples of each kind")
-    baseline = demo_score.fit_baseline()
-    names, name_samples = demo_score.names_score(model, baseline, seed=0)
-    counting, counting_samples = demo_score.counting_score(model, baseline, seed=0)
+    material = demo_score.Material.of(load_config(out / "config.yaml").config)
+    baseline = demo_score.fit_baseline(material)
+    names, name_samples = demo_score.names_score(model, baseline, material)
+    counting, counting_samples = demo_score.counting_score(model, baseline, material)
     for name, samples in (("names", name_samples), ("counting", counting_samples)):
         lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
         atomic_write_text(run.samples / f"{name}.jsonl", lines)
     report = {
-        "seed": 0,
+        "seed": material.seed,
         "block": codec.config.block,
         "steps": model.sample.steps,
         "guidance": model.sample.guidance,
-        "reconstruction": demo_score.reconstruction(codec, length=codec.config.window),
+        "reconstruction": demo_score.reconstruction(codec, material, length=codec.config.window),
         "flow_loss": demo_report.flow_table(run.metrics()),
         "counting": counting,
         "names": names,

@@ -6,15 +6,18 @@ Everything here is counted on held-out material or on generated text; the same p
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from colatent.config import RunConfig, validate
+from colatent.data.dataset import Dataset, Split
 from colatent.data.mixture import first_samples
 from colatent.generate.model import Model
+from colatent.latents.draws import torch_generator
 from colatent_text.codec import TextCodec
-from colatent_text.counting import Ranges
 from colatent_text.datasets import Counting, CountingConfig, UnicodeNames, UnicodeNamesConfig
 from colatent_text.demo_metrics import CountingPrompt, NameScores, counting_exact, counting_prompts, score_names
 from colatent_text.names import SEPARATOR, split_names, vocabulary
@@ -24,54 +27,68 @@ SAMPLES = 512
 """Samples of each kind; at least 500."""
 BYTES = 32
 """Bytes of a continuation that have to be right."""
-NGRAM_WINDOWS = 1500
+NGRAM_WINDOWS = 4000
 """Training windows that the baseline counts."""
 
 
-def reconstruction(codec: TextCodec, *, length: int) -> dict[str, float]:
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Seed and streams as the run was configured: what it was not trained on depends on them."""
+
+    seed: int
+    names: UnicodeNamesConfig
+    counting: CountingConfig
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Material:
+        """The material of a demo's config."""
+        sources = config.data.sources
+        return cls(
+            seed=config.seed,
+            names=validate(UnicodeNamesConfig, sources["names"].config, where="data.sources.names.config"),
+            counting=validate(CountingConfig, sources["counting"].config, where="data.sources.counting.config"),
+        )
+
+    def datasets(self, split: Split) -> dict[str, Dataset]:
+        """One split of both streams."""
+        return {"names": UnicodeNames(self.names, split=split), "counting": Counting(self.counting, split=split)}
+
+
+def reconstruction(codec: TextCodec, material: Material, *, length: int) -> dict[str, float]:
     """Share of held-out tokens that decode from a posterior sample, by kind."""
     found = {}
-    for name, dataset in heldout_sets().items():
+    for name, dataset in material.datasets("heldout").items():
         right = count = 0
-        drawn = first_samples(dataset, name, count=SAMPLES, seed=1)
+        drawn = first_samples(dataset, name, count=SAMPLES, seed=material.seed)
         for start in range(0, len(drawn), 32):
             items = [one.sample["text"] for one in drawn[start : start + 32]]
-            good, total = _score(codec, codec.cut(items, [length] * len(items)), start)
+            generator = torch_generator(material.seed, "reconstruction", name, start)
+            good, total = _score(codec, codec.cut(items, [length] * len(items)), generator)
             right, count = right + good, count + total
         found[name] = right / count
     return found
 
 
 @torch.no_grad()
-def _score(codec: TextCodec, items: Sequence[Any], number: int) -> tuple[int, int]:
-    generator = torch.Generator().manual_seed(number)
+def _score(codec: TextCodec, items: Sequence[Any], generator: torch.Generator) -> tuple[int, int]:
     records = codec.encode(items)
     latents = [record.sample(torch.randn(record.mean_LC.shape, generator=generator)) for record in records]
     return codec.reconstruction_score(items, latents)
 
 
-def heldout_sets() -> dict[str, Any]:
-    """The two streams' held-out splits."""
-    return {
-        "names": UnicodeNames(UnicodeNamesConfig(), split="heldout"),
-        "counting": Counting(CountingConfig(), split="heldout"),
-    }
-
-
-def fit_baseline() -> NGram:
+def fit_baseline(material: Material) -> NGram:
     """A 5-gram over bytes of both streams' training text."""
-    names, counting = UnicodeNames(UnicodeNamesConfig(), split="train"), Counting(CountingConfig(), split="train")
-    drawn = first_samples(names, "names", count=NGRAM_WINDOWS, seed=0)
-    drawn += first_samples(counting, "counting", count=NGRAM_WINDOWS, seed=0)
+    sets = material.datasets("train")
+    drawn = [one for name in sets for one in first_samples(sets[name], name, count=NGRAM_WINDOWS, seed=material.seed)]
     return NGram.fit(one.sample["text"].text for one in drawn)
 
 
-def counting_score(model: Model, baseline: NGram, *, seed: int) -> tuple[dict[str, Any], list[dict[str, str]]]:
+def counting_score(model: Model, baseline: NGram, material: Material) -> tuple[dict[str, Any], list[dict[str, str]]]:
     """Share of continuations right to the letter: in the trained range, in held-out stretches, after long prompts, and
     by prompt length modulo the block; and some to read."""
     codec = model.codecs["text"]
     assert isinstance(codec, TextCodec)
-    ranges: Ranges = CountingConfig().ranges()
+    ranges, seed = material.counting.ranges(), material.seed
     block, encode = codec.config.block, codec.tokenizer.encode
     asked = {
         "trained": counting_prompts(SAMPLES, seed=seed, runs=ranges.trained, encode=encode, block=block),
@@ -120,14 +137,14 @@ def _share(flags: Any) -> float:
 
 
 def names_score(
-    model: Model, baseline: NGram, *, seed: int
+    model: Model, baseline: NGram, material: Material
 ) -> tuple[dict[str, Mapping[str, float]], list[dict[str, str]]]:
     """What follows a few training names: judged for the model and the baseline; and all samples."""
-    train, heldout = split_names(UnicodeNamesConfig().seed, UnicodeNamesConfig().heldout)
+    train, heldout = split_names(material.names.seed, material.names.heldout)
     known = vocabulary((*train, *heldout))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(material.seed)
     prompts = [SEPARATOR.join([*rng.choice(train, size=4), ""]).rstrip() for _ in range(SAMPLES)]
-    results = model.generate_many(prompts, max_new_tokens=24, seed=seed)
+    results = model.generate_many(prompts, max_new_tokens=24, seed=material.seed)
     texts = [result.item for (result,) in results]
     guessed = [baseline.generate(prompt, 100, rng=rng) for prompt in prompts]
 

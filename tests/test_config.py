@@ -157,6 +157,10 @@ def test_missing_file_and_folder(in_tmp, good):
         ("stages.prior=3", "run.yaml: stages.prior: is 3, must be a mapping of keys to values; "),
         ("stages.prior.betas=3", "run.yaml: stages.prior.betas: is 3, must be a list; "),
         ("stages.prior.betas=[0.9]", "run.yaml: stages.prior.betas.1: missing; "),
+        (
+            "streams.ema={codec: text}",
+            "run.yaml: stream 'ema' must be of letters, digits, '-' and '_', and not 'shared'",
+        ),
         ("name=3", "run.yaml: name: is 3, must be text; put it in quotes"),
         ("sample.solver=eulr", "run.yaml: sample.solver: is \"eulr\", must be 'euler', 'midpoint' or 'heun'; "),
         ("stages.codec.batch=2", "run.yaml: stages.codec.steps: missing; add it or pass stages.codec.steps=VALUE"),

@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 import colatent
+from colatent.checkpoint.codecs import read_facts
+from colatent.checkpoint.resolve import resolve_model
 from colatent.cli.main import main
 from golden.published_folder import write_weights
 from golden.variants import Variant
@@ -193,3 +195,46 @@ def test_training_goes_on_and_the_result_is_exported(with_tokenizer, tmp_path, c
     run("import-cola", tmp_path / "out", tmp_path / "again")
     options = ("--prompt", "to be", "--max-new", 4, "--steps", 2)
     assert generated(capsys, tmp_path / "run", *options) == generated(capsys, tmp_path / "again", *options)
+
+
+def test_a_joint_run_is_exported_as_its_average_alone(with_tokenizer, tmp_path, capsys) -> None:
+    corpus = tmp_path / "corpus.txt"
+    corpus.write_text("to be or not to be, that is the question. " * 40)
+    run("import-cola", with_tokenizer, tmp_path / "model")
+    config = tmp_path / "model" / "train.yaml"
+    config.write_text(config.read_text().replace("\n  prior:\n", "\n  joint:\n"))
+    options = ["stages.joint.steps=2", "stages.joint.batch=2", "stages.joint.precision=float32", "data.length=16"]
+    sources = [f"data.path={corpus}", "data.sources.text.config.window=64"]
+    run("train", config, *sources, *options, f"out={tmp_path / 'run'}", "--quiet")
+    capsys.readouterr()
+    assert main(["export-cola", str(tmp_path / "run"), str(tmp_path / "raw"), "--raw"]) == 2
+    assert "its codecs are saved as their average" in capsys.readouterr().err
+    assert not (tmp_path / "raw").exists()
+    run("export-cola", tmp_path / "run", tmp_path / "out")
+    run("import-cola", tmp_path / "out", tmp_path / "again")
+    options = ["--prompt", "to be", "--max-new", "4", "--steps", "2"]
+    assert generated(capsys, tmp_path / "run", *options) == generated(capsys, tmp_path / "again", *options)
+
+
+@pytest.mark.parametrize("norm", [True, False])
+def test_the_scale_is_known_or_measured(tmp_path, norm: bool) -> None:
+    """A mean without its norm may have any scale; what the facts say of it is what comes out."""
+    model = Variant(name="scale", vae={"encoder_last_ln": norm, "scaling_factor": 0.5}).model
+    write_weights(tmp_path / "source", model)
+    run("import-cola", tmp_path / "source", tmp_path / "model")
+    facts = read_facts(resolve_model(tmp_path / "model"), "text")
+    assert facts.std is not None
+    measured = torch.tensor(facts.std)
+    if norm:
+        assert torch.equal(measured, torch.full_like(measured, 0.5))
+        return
+    codec = colatent.load(tmp_path / "model").codecs["text"]
+    ids = torch.randint(0, 49, (4 * codec.config.block * 64,), generator=torch.Generator().manual_seed(0)).tolist()
+    (record,) = codec.encode([" ".join(map(str, ids))])
+    assert torch.allclose(record.mean_LC.std(0), measured, rtol=0.3)
+
+
+def test_the_training_config_holds_wherever_it_is_used(source, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("import-cola", "source", "model")
+    assert f"init: {tmp_path / 'model'}" in (tmp_path / "model" / "train.yaml").read_text()

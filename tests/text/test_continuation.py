@@ -129,6 +129,7 @@ def test_the_stop_that_is_complete_first_counts_wherever_blocks_end() -> None:
         ([97, 98, 99, 100, 101], b"abcd", "budget"),
         ([97, 98, 99, 100, END], b"abcd", "budget"),
         ([97, PAD, 98], b"ab", None),
+        ([PAD, PAD], b"", "end"),
         ([97, 122, 122, END], b"a", "stop"),
     ],
 )
@@ -137,6 +138,13 @@ def test_why_it_stopped(tokens: list[int], kept: bytes, stopped: str | None) -> 
     text.extend(tokens)
     text.extend([65] if stopped else [])
     assert (bytes(text.tokens), text.text, text.stopped) == (kept, kept.decode(), stopped)
+
+
+def test_a_block_of_padding_ends_a_text_and_padding_within_one_does_not() -> None:
+    text = Continuation(BYTES, budget=None)
+    for block in ([97, PAD], [PAD, 98], [PAD, PAD], [99, 99]):
+        text.extend(block)
+    assert (text.text, text.stopped) == ("ab", "end")
 
 
 def test_padding_is_kept_where_it_counts() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -14,9 +16,9 @@ from colatent_text.tokens import token_ids
 ITEMS = ("abcdefg", Text(text="abcdefgh", ends=False), "", Text(text="xyz", ends=False))
 
 
-def codec(*, per: int = 1) -> TextCodec:
+def codec(*, per: int = 1, **settings: Any) -> TextCodec:
     torch.manual_seed(0)
-    config = TextConfig(width=16, heads=2, channels=4, block=2, window=4, tokens_per_latent=per)
+    config = TextConfig(width=16, heads=2, channels=4, block=2, window=4, tokens_per_latent=per, **settings)
     return TextCodec(config, {}).eval()
 
 
@@ -57,8 +59,10 @@ def test_the_end_symbol_is_paid_for() -> None:
 
 
 @torch.no_grad()
-def test_a_block_is_decoded_without_looking_ahead() -> None:
-    made = codec()
+@pytest.mark.parametrize("attention", ["block_causal", "causal", "full"])
+def test_a_block_is_decoded_without_looking_ahead(attention: str) -> None:
+    """Also where training's decoder sees both ways: a text is made block by block."""
+    made = codec(attention=attention)
     record = made.encode(["abcdefg"])[0].sample(None)
     moved = record.z_LC.clone()
     moved[4:6] += 1.0

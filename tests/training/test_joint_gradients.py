@@ -20,7 +20,8 @@ from reference import ReferencePrior, latent_gradients
 
 def only(regime: str, **settings: Any) -> dict[str, Any]:
     """A regime's config with some settings of `joint`."""
-    return tree_of(regime, joint={"regime": regime} | settings)
+    turns = {"interval": 2} if regime == "interval" else {}
+    return tree_of(regime, joint={"regime": regime} | turns | settings)
 
 
 def drawn_for(stage: JointStage, count: int = 6) -> list[Drawn]:

@@ -288,6 +288,7 @@ def test_codec_and_prior_of_a_joint_run_go_on_elsewhere(whole: Mapping[str, Path
         (["stages.prior={steps: 3}"], r"stages\.prior and stages\.joint would each train a prior: use init"),
         (["joint.codec_lr=0"], r"joint\.codec_lr: is 0, must be greater than 0"),
         (["joint.flow=0"], r"joint\.flow: is 0, must be greater than 0"),
+        (["joint={regime: interval, interval: 8}"], r"joint\.interval 8 leaves the prior no turn in 8 steps"),
         (["joint.regim=fixed"], r"joint\.regim: unknown key; did you mean regime\?"),
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else "",
@@ -342,6 +343,9 @@ def test_a_run_without_a_codec_to_train(tmp_path: Path, monkeypatch: pytest.Monk
     ("override", "line"),
     [
         ("joint.vae=2", r"^joint\.vae: is 2\.0, but this run was started with 1\.0"),
+        ("stages.codec.kl=0.5", r"^stages\.codec\.kl: is 0\.5, but this run was started with"),
+        ("stages.joint.losses={mask: 2}", r"^stages\.joint\.losses: is \{'mask': 2\.0\}, but this run was started"),
+        ("stages.joint.ema=0", r"^stages\.joint\.ema > 0: is False, but this run was started with True"),
         ("joint.reference=0", r"^joint\.reference: is 0\.0, but this run was started with 0\.05"),
         ("prior.layers=2", r"^prior\.layers: is 2, this was built with 1"),
         ("stages.joint.steps=9", r"^stages\.joint\.steps: is 9, but this stage ended after 8 steps"),
@@ -366,6 +370,18 @@ def test_regime_fixed_may_be_given_more_steps_and_detached_no_other_number(
         trained("detached", tmp_path / "detached", reporter=StopsAt("joint", 6, signal.SIGINT))
     with pytest.raises(UserError, match=r"^stages\.joint\.steps: is 20, but this run was started with 8"):
         trained("detached", tmp_path / "detached", "stages.joint.steps=20", resume=True)
+
+
+def test_codecs_that_did_not_end_as_an_average_may_be_trained_on(tmp_path: Path) -> None:
+    folder = trained("joint", tmp_path / "run", "stages.joint.ema=0")
+    before = last(folder, "joint").tensors("codec")
+    trained("joint", folder, "stages.joint.ema=0", "stages.joint.steps=9", resume=True)
+    newest = last(folder, "joint")
+    assert newest.step == 9
+    assert not torch.equal(newest.tensors("codec")["text.encoder.wte.weight"], before["text.encoder.wte.weight"])
+    assert torch.equal(
+        newest.tensors("codec.text")["encoder.wte.weight"], newest.tensors("codec")["text.encoder.wte.weight"]
+    )
 
 
 def test_resume_refuses_another_codec_than_it_began_with(whole: Mapping[str, Path], tmp_path: Path) -> None:

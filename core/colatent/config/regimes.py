@@ -65,5 +65,7 @@ def _check_joint(stages: Mapping[Any, Any], joint: Any) -> None:
         raise ValueError("joint.regime scratch starts from an untrained codec: take stages.codec out")
     if joint.regime == "fixed" and "losses" in changed(stages["joint"]):
         raise ValueError("stages.joint.losses has no effect in joint.regime fixed: take it out")
+    if joint.regime == "interval" and stages["joint"].steps <= joint.interval:
+        raise ValueError(f"joint.interval {joint.interval} leaves the prior no turn in {stages['joint'].steps} steps")
     if joint.regime == "detached" and joint.frozen_tail and not stages["joint"].ema:
         raise ValueError("joint.regime detached ends on the codec's average: stages.joint.ema must not be 0")

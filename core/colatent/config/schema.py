@@ -236,8 +236,8 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _plain_names(self) -> RunConfig:
         for name in self.streams:
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name == "shared":
-                raise ValueError(f"stream {name!r} must be of letters, digits, '-' and '_', and not 'shared'")
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_-]*", name) or name in ("shared", "ema"):
+                raise ValueError(f"stream {name!r} must be of letters, digits, '-' and '_', and not 'shared' or 'ema'")
         return self
 
     @model_validator(mode="after")

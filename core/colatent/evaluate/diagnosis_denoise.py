@@ -22,10 +22,11 @@ from torch import Tensor
 
 from colatent.evaluate.diagnosis_decoder import Count, count_right
 from colatent.evaluate.heldout import BATCH, Diagnosable, HeldItem, HeldOut, HeldSequence, noise_of
+from colatent.evaluate.packed_flow import PackedFlow
 from colatent.flow.objective import VelocityNetwork
 from colatent.flow.path import interpolate
-from colatent.flow.solvers import SOLVERS
-from colatent.latents.packing import PackedBatch, pack
+from colatent.flow.solvers import SOLVERS, times_visited
+from colatent.latents.packing import pack
 from colatent.plugins.contract import TrainableCodec
 
 START_TIMES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -56,47 +57,6 @@ class Denoising:
     decoder_share: float | None
 
 
-class TwoCopyFlow:
-    """dz/dt of all noisy rows of a batch, given the clean ones; the state is one flat vector over all streams."""
-
-    def __init__(self, prior: VelocityNetwork, batch: PackedBatch) -> None:
-        """`batch`: packed with all noisy rows at one t in (0, 1)."""
-        self.prior, self.batch = prior, batch
-        self.index = {name: rows.noisy_S.nonzero()[:, 0] for name, rows in batch.streams.items()}
-        self.index = {name: index_S for name, index_S in self.index.items() if len(index_S)}
-        self.shapes = {name: (len(i), batch.streams[name].z0_SC.shape[1]) for name, i in self.index.items()}
-
-    def start(self, t: float) -> Tensor:
-        """z_t of every noisy row."""
-        parts = {name: rows for name, rows in self.batch.streams.items() if name in self.index}
-        z = {name: interpolate(rows.z0_SC, rows.noise_SC, torch.as_tensor(t)) for name, rows in parts.items()}
-        return torch.cat([z_SC[self.index[name]].flatten() for name, z_SC in z.items()])
-
-    def split(self, z: Tensor) -> dict[str, Tensor]:
-        """The state by stream, (S, C) each."""
-        parts = z.split([rows * channels for rows, channels in self.shapes.values()])
-        return {name: part.view(self.shapes[name]) for name, part in zip(self.shapes, parts, strict=True)}
-
-    def velocity(self, z: Tensor, t: float) -> Tensor:
-        """One pass of the prior."""
-        state, batch = self.split(z), self.batch
-        x = {
-            name: rows.z0_SC.index_copy(0, self.index[name], state[name]) if name in state else rows.z0_SC
-            for name, rows in batch.streams.items()
-        }
-        table_T = torch.tensor([0.0, t], device=z.device)
-        velocity = self.prior(
-            x,
-            layout=batch.layout,
-            rows={name: rows.rows_S for name, rows in batch.streams.items()},
-            positions_N3=batch.positions_N3,
-            t_index_N=batch.t_index_N,
-            modulation=self.prior.modulate(table_T),
-            wanted=self.index,
-        )
-        return torch.cat([velocity[name].to(z.dtype).flatten() for name in self.shapes])
-
-
 @torch.no_grad()
 def denoise(
     prior: VelocityNetwork,
@@ -110,9 +70,10 @@ def denoise(
 ) -> list[dict[int, Tensor]]:
     """Latents (L, C) of every generated segment of each sequence, by number of the segment, solved from z_t to 0 in
     ceil(t * steps) steps."""
-    flow = TwoCopyFlow(prior, pack([one.at(0.5, seed=seed) for one in sequences]).to(device))
     count = max(1, math.ceil(t * steps - 1e-9))
     times = torch.linspace(t, 0.0, count + 1, dtype=torch.float64).tolist()
+    batch = pack([one.at(0.5, seed=seed) for one in sequences]).to(device)
+    flow = PackedFlow(prior, batch, times=times_visited(solver, times))
     state = flow.split(SOLVERS[solver](flow.velocity, flow.start(t), times))
     return _by_segment(sequences, {name: z_SC.cpu() for name, z_SC in state.items()})
 

@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from colatent.evaluate.diagnosis import Diagnosis, StreamDiagnosis
+from colatent.latents.posterior import SCALE_RANGE
 
 LOW_LOG_SNR = 2.0
 """The paper's learned log SNR is about 4.5; a small prior of ours at 0.9 spent itself on noise."""
-STD_RANGE = (0.5, 2.0)
-"""Overall std that a prior accepts; the same as training's check."""
 LOW_RECONSTRUCTION = 0.95
 FRAGILE_NOISE, FRAGILE_SHARE = 0.2, 0.9
 """A decoder is fragile where noise of this std costs more than a tenth of the units it had right."""
@@ -75,7 +74,7 @@ def _inactive(one: StreamDiagnosis) -> Found:
 
 
 def _off_scale(one: StreamDiagnosis) -> Found:
-    low, high = STD_RANGE
+    low, high = SCALE_RANGE
     if not low <= one.latents.overall_std <= high:
         yield (
             f"held-out latents are off scale: std {one.latents.overall_std:.2f}, expected {low:g} to {high:g}",
@@ -124,9 +123,13 @@ def _ignorant(one: StreamDiagnosis) -> Found:
     if gains and max(gains) < KNOWING_GAIN:
         yield (
             f"at no t from {low:g} to {high:g} is the flow loss {KNOWING_GAIN:.0%} under that of a Gaussian with the "
-            f"latents' mean and covariance (best {max(gains):.1%})",
+            f"latents' mean and covariance ({_gain(max(gains))})",
             "train stage prior longer or give it more width; check that loss falls at all",
         )
+
+
+def _gain(best: float) -> str:
+    return f"best {best:.1%}" if best > 0 else "nowhere lower"
 
 
 def _no_history(one: StreamDiagnosis) -> Found:
@@ -135,7 +138,7 @@ def _no_history(one: StreamDiagnosis) -> Found:
     gains = [1 - after / alone for after, alone in zip(one.flow.after, one.flow.alone, strict=True) if alone > 0]
     if gains and max(gains) < HISTORY_GAIN:
         yield (
-            f"history lowers the flow loss by less than {HISTORY_GAIN:.0%} at every t (best {max(gains):.1%}): "
+            f"history lowers the flow loss by less than {HISTORY_GAIN:.0%} at every t ({_gain(max(gains))}): "
             "the prior ignores it, or blocks do not depend on one another",
             "train stage prior longer, on sequences whose blocks belong together",
         )

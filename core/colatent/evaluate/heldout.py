@@ -200,17 +200,7 @@ def encode_items(codec: Codec, items: Sequence[Item], keys: Sequence[str], *, se
     for start in range(0, len(items), BATCH):
         records = codec.encode(items[start : start + BATCH])
         for item, key, record in zip(items[start : start + BATCH], keys[start : start + BATCH], records, strict=True):
-            mine = _on_cpu(record)
+            mine = record.on_cpu()
             z_LC = mine.sample(normal(mine.mean_LC.shape, seed, "diagnosis", key, "posterior")).z_LC
             found.append(HeldItem(key=key, item=item, record=mine, z_LC=z_LC))
     return found
-
-
-def _on_cpu(record: Encoded) -> Encoded:
-    return Encoded(
-        mean_LC=record.mean_LC.detach().float().cpu(),
-        logvar_LC=None if record.logvar_LC is None else record.logvar_LC.detach().float().cpu(),
-        block_lengths=record.block_lengths,
-        positions_LA=record.positions_LA.float().cpu(),
-        units_L=record.units_L.cpu(),
-    )

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 
 from colatent.errors import UserError
+from colatent.evaluate.packed_flow import PackedFlow
 from colatent.flow.likelihood import Probes, exact_probes, fixed_probe, likelihood_grid, log_density
 from colatent.flow.solvers import SOLVERS, times_visited
 from colatent.latents.draws import Name, generator, normal
-from colatent.latents.packing import PackedBatch, pack
+from colatent.latents.packing import pack
 from colatent.latents.sequence import LatentSequence, Segment
 
 Probe = Literal["rademacher", "gaussian", "exact"]
@@ -64,7 +65,7 @@ def block_log_densities(
     device = next(prior.parameters()).device
     flow = PackedFlow(prior, pack(plain).to(device), times=times_visited(solve.solver, likelihood_grid(solve.steps)))
     probes = _probes(plain, names, solve.probe, flow, device)
-    found_E = log_density(flow.velocity, flow.start_E, probes=probes, steps=solve.steps, solver=solve.solver)
+    found_E = log_density(flow.velocity, flow.start(0.0), probes=probes, steps=solve.steps, solver=solve.solver)
     counts = [sum(len(s.block_lengths) for s in sequence if s.generated) for sequence in plain]
     total = torch.zeros(sum(counts), dtype=torch.float64)
     total.index_add_(0, _block_of_entries(plain, flow.streams), found_E.double().cpu())
@@ -83,46 +84,6 @@ def _still(segment: Segment) -> Segment:
         noise_LC=torch.zeros_like(segment.z_LC),
         t_K=(0.0,) * len(segment.block_lengths),
     )
-
-
-class PackedFlow:
-    """The velocity of all noisy rows of a packed batch as one flat field; clean rows stay at t = 0.
-
-    streams  those with noisy rows, in the order of their entries
-    start_E  the batch's own latents
-    """
-
-    def __init__(self, prior: Any, batch: PackedBatch, *, times: Sequence[float]) -> None:
-        self.prior, self.batch = prior, batch
-        noisy = {name: rows.noisy_S.nonzero()[:, 0] for name, rows in batch.streams.items()}
-        self.noisy = {name: index_S for name, index_S in noisy.items() if len(index_S)}
-        self.streams = tuple(self.noisy)
-        shapes = {name: (len(index_S), batch.streams[name].z0_SC.shape[1]) for name, index_S in self.noisy.items()}
-        self.shapes, self.sizes = shapes, [rows * channels for rows, channels in shapes.values()]
-        self.start_E = torch.cat([batch.streams[n].z0_SC[i].flatten() for n, i in self.noisy.items()])
-        self.index = {t: number for number, t in enumerate(times, start=1)}
-        with torch.no_grad():
-            self.modulation = prior.modulate(torch.tensor([0.0, *times], device=batch.t_T.device))
-        self.noisy_N = torch.zeros_like(batch.t_index_N)
-        for rows in batch.streams.values():
-            rows_S = slice(None) if rows.rows_S is None else rows.rows_S
-            self.noisy_N[rows_S] = rows.noisy_S.to(self.noisy_N)
-
-    def velocity(self, z_E: Tensor, t: float) -> Tensor:
-        """(E,) -> (E,), at one of the times given."""
-        x = {name: rows.z0_SC for name, rows in self.batch.streams.items()}
-        for name, part_E in zip(self.streams, z_E.split(self.sizes), strict=True):
-            x[name] = x[name].index_copy(0, self.noisy[name], part_E.view(self.shapes[name]))
-        found = self.prior(
-            x,
-            layout=self.batch.layout,
-            rows={name: rows.rows_S for name, rows in self.batch.streams.items()},
-            positions_N3=self.batch.positions_N3,
-            t_index_N=self.noisy_N * self.index[t],
-            modulation=self.modulation,
-            wanted=self.noisy,
-        )
-        return torch.cat([found[name].flatten() for name in self.streams])
 
 
 def _generated(sequences: Sequence[LatentSequence], stream: str) -> list[tuple[int, int, Segment]]:

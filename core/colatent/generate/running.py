@@ -56,7 +56,7 @@ def block_lengths(codec: Codec, request: Request) -> tuple[int, ...]:
     spec, plan, most = codec.latent_spec(), codec.plan(request.plan_request()), PLANNED
     if spec.block is not None and request.max_units is not None:
         # A prompt's partial block gives at least one unit, the others are whole.
-        most = 1 + math.ceil(request.max_units / (spec.units_per_latent * spec.block))
+        most = min(PLANNED, 1 + math.ceil(request.max_units / (spec.units_per_latent * spec.block)))
     return tuple(block.length for block in islice(plan, most))
 
 

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from colatent.plugins.contract import Encoded
 
+SCALE_RANGE = (0.5, 2.0)
+"""Standard deviation over all channels that a prior accepts of its latents."""
+
 
 def expected_log_density(logvar_NC: Tensor) -> Tensor:
     """E log q(z) under q itself, -(1 + ln 2 pi + log variance) / 2 per channel: minus the entropy. (N,)"""

@@ -61,6 +61,16 @@ class Encoded:
         length = len(self.mean_LC)
         assert sum(self.block_lengths) == length == len(self.positions_LA) == len(self.units_L)
 
+    def on_cpu(self) -> Encoded:
+        """The record without gradient, float32 on the CPU, where sequences are built."""
+        return Encoded(
+            mean_LC=self.mean_LC.detach().float().cpu(),
+            logvar_LC=None if self.logvar_LC is None else self.logvar_LC.detach().float().cpu(),
+            block_lengths=self.block_lengths,
+            positions_LA=self.positions_LA.float().cpu(),
+            units_L=self.units_L.cpu(),
+        )
+
     def sample(self, noise_LC: Tensor | None) -> Latents:
         """The posterior's draw `mean + std * noise`; its mean where `noise_LC` is None."""
         z_LC = self.mean_LC

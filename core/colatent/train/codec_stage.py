@@ -157,18 +157,19 @@ def score(run: Run, stream: Stream, *, batch: int) -> float:
     """Share of the units of held-out samples that a trainable codec reconstructs."""
     right = count = 0
     for drawn in run.sources.held(SCORE_SAMPLES // len(run.sources.heldout), seed=0).values():
-        for some in batches(run.items(drawn, stream.name), batch):
-            latents = draw(stream.codec.encode(some), (run.config.seed, "score", stream.name))
+        for number, some in enumerate(batches(run.items(drawn, stream.name), batch)):
+            names = (run.config.seed, "score", stream.name)
+            latents = draw(stream.codec.encode(some), names, first=number * batch)
             good, total = stream.codec.reconstruction_score(some, latents)  # type: ignore[attr-defined]
             right, count = right + good, count + total
     return right / max(1, count)
 
 
-def draw(records: Sequence[Encoded], names: Sequence[Name]) -> list[Latents]:
-    """One posterior sample per record."""
+def draw(records: Sequence[Encoded], names: Sequence[Name], *, first: int = 0) -> list[Latents]:
+    """One posterior sample per record; they are numbered from `first`."""
     return [
         record.sample(normal(record.mean_LC.shape, *names, "posterior", number).to(record.mean_LC.device))
-        for number, record in enumerate(records)
+        for number, record in enumerate(records, start=first)
     ]
 
 

@@ -127,7 +127,7 @@ class JointStage:
 
     def finish(self) -> None:
         """A codec that has ended as its average is not trained on."""
-        self.ended = bool(self.trained)
+        self.ended = bool(self.trained and self.config.ema)
 
     @torch.no_grad()
     def contents(self) -> dict[str, dict[str, Any]]:

@@ -24,6 +24,7 @@ from colatent.errors import UserError
 from colatent.flow.objective import flow_losses, total_loss, velocity_errors
 from colatent.latents.draws import digest
 from colatent.latents.packing import pack
+from colatent.latents.posterior import SCALE_RANGE
 from colatent.latents.sequence import LatentSequence
 from colatent.prior.dit import Prior
 from colatent.train.codec_stage import merge
@@ -34,7 +35,6 @@ from colatent.train.stage import Part
 FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 EVAL_SAMPLES = 32
 EVAL_BATCH = 16
-SCALE_RANGE = (0.5, 2.0)
 
 
 class PriorStage:

@@ -31,6 +31,10 @@ def _fixed(config: RunConfig) -> Iterator[tuple[str, Any]]:
     yield from _leaves(config.flow.model_dump(mode="json"), "flow")
     if "joint" in config.stages:
         yield from _leaves(config.joint.model_dump(mode="json", exclude={"codec_lr"}), "joint")
+    for name, stage in config.stages.items():
+        yield f"stages.{name}.kl", stage.kl
+        yield f"stages.{name}.losses", stage.losses
+        yield f"stages.{name}.ema > 0", stage.ema > 0  # an average cannot begin in the middle
     if config.joint.regime == "detached":  # the frozen tail is a share of the steps: it would begin elsewhere
         yield "stages.joint.steps", config.stages["joint"].steps
 

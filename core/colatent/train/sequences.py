@@ -106,7 +106,7 @@ def join_sequences(
     pinned values, which are history, have none."""
     segments: dict[tuple[int, int], Segment] = {}
     for name, some in encoded.items():
-        records = to_cpu(some.records)
+        records = [record.on_cpu() for record in some.records]
         pinned = _ragged(some, records, flow)
         each = zip(some.places, records, some.latents, some.configs, pinned, strict=True)
         for place, record, latents, config, (cuts, values) in each:
@@ -140,20 +140,6 @@ def _draw(record: Encoded, place: _Place) -> Latents:
 def at_time(sequence: LatentSequence, t: float) -> LatentSequence:
     """The same sequence and noise with every generated block at noise level `t`."""
     return tuple(replace(one, t_K=(t,) * len(one.block_lengths)) if one.generated else one for one in sequence)
-
-
-def to_cpu(records: Sequence[Encoded]) -> list[Encoded]:
-    """Records whose tensors are float32 on the CPU, where sequences are built."""
-    return [
-        Encoded(
-            mean_LC=record.mean_LC.detach().float().cpu(),
-            logvar_LC=None if record.logvar_LC is None else record.logvar_LC.detach().float().cpu(),
-            block_lengths=record.block_lengths,
-            positions_LA=record.positions_LA.float().cpu(),
-            units_L=record.units_L.cpu(),
-        )
-        for record in records
-    ]
 
 
 def _ragged(

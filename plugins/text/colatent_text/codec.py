@@ -194,16 +194,20 @@ class TextCodec(nn.Module):
             return z_NC
         return z_NC / self.scale_C + self.shift_C
 
-    def logits(self, latents: Sequence[Tensor]) -> Tensor:
-        """Logits (N, P, V) of items decoded whole, given their unit-scale latents (L, C)."""
+    def logits(self, latents: Sequence[Tensor], *, as_generated: bool = False) -> Tensor:
+        """Logits (N, P, V) of items decoded whole, given their unit-scale latents (L, C). With `as_generated` no block
+        sees later ones, as where they are made one after the other; that differs for attention "full" alone."""
         lengths = tuple(len(z_LC) for z_LC in latents)
         z_NC = torch.cat(list(latents)).to(self.shift_C.device)
-        return self.decoder(self.raw(z_NC), layout=self._layout(lengths), position_N=self._positions(lengths))
+        layout = self._layout(lengths, causal_blocks=as_generated)
+        return self.decoder(self.raw(z_NC), layout=layout, position_N=self._positions(lengths))
 
-    def _layout(self, lengths: tuple[int, ...]) -> Layout:
-        config = self.config
+    def _layout(self, lengths: tuple[int, ...], *, causal_blocks: bool = False) -> Layout:
+        config, attention = self.config, self.config.attention
+        if causal_blocks and attention == "full":
+            attention = "block_causal"
         present = tuple(length for length in lengths if length)
-        return items_layout(present, block=config.block, window=config.window, attention=config.attention)
+        return items_layout(present, block=config.block, window=config.window, attention=attention)
 
     def _positions(self, lengths: Sequence[int]) -> Tensor:
         return torch.cat([torch.arange(length, dtype=torch.float32) for length in lengths]).to(self.shift_C.device)

@@ -23,8 +23,8 @@ class Continuation:
 
     tokens   what was generated, without the prompt and what follows the end
     text     the same as text
-    stopped  None while it goes on; "end": by its end symbol; "stop": before a stop text or token; "budget": by its
-             number of tokens
+    stopped  None while it goes on; "end": by its end symbol or a block of padding; "stop": before a stop text or
+             token; "budget": by its number of tokens
     """
 
     def __init__(
@@ -39,13 +39,17 @@ class Continuation:
         self._settled = self._told = (0, 0)  # tokens and characters
 
     def extend(self, tokens: Iterable[int]) -> None:
-        """Append tokens up to where the text stops."""
+        """Append a block's tokens up to where the text stops. A block of nothing but padding is the end as well: no
+        text goes on after one, and a decoder that writes nothing else would never use up a budget."""
         if self.stopped:
             return
+        before, tokens = len(self.tokens), list(tokens)
         for token in tokens:
             self._append(token)
             if self.stopped:
                 break
+        if tokens and not self.stopped and len(self.tokens) == before:
+            self.stopped = "end"
         self.text = self._read()
         cut = self._stop_text()
         if cut is not None:

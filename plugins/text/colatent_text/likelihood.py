@@ -26,7 +26,7 @@ def log_likelihood(codec: TextCodec, items: Sequence[TextItem], latents: Sequenc
     rows, device = [codec.token_rows(item) for item in items], codec.shift_C.device
     ids_NP = torch.cat([row.ids_LP for row in rows]).to(device)
     real_NP = torch.cat([row.real_LP for row in rows]).to(device)
-    logits_NPV = codec.logits([record.z_LC for record in latents])
+    logits_NPV = codec.logits([record.z_LC for record in latents], as_generated=True)
     wide = torch.promote_types(logits_NPV.dtype, torch.float32)
     log_NP = logits_NPV.log_softmax(-1, dtype=wide).gather(-1, ids_NP[..., None])[..., 0]
     log_N = log_NP.masked_fill(~real_NP, 0.0).sum(-1)

@@ -1,7 +1,7 @@
 """`export-cola`: a model in the published form, in the published layout.
 
-The inverse of an import, byte for byte; for a model that was trained on, its averaged weights in the form that it was
-imported with. Whatever the layout cannot say is refused by name.
+The inverse of an import, byte for byte; for a model that was trained on, its averaged weights in float32 and a config
+that says the same network. Whatever the layout cannot say is refused by name.
 """
 
 from __future__ import annotations
@@ -36,6 +36,9 @@ def export_cola(model: str | Path, out: Path, *, ema: bool = True) -> Path:
     checkpoint = resolve_model(model)
     stream = _only_text(checkpoint)
     stored, facts = checkpoint.document("model"), read_facts(checkpoint, stream)
+    if stored.get("average_only") and not ema:
+        what = "its codecs are saved as their average, which goes with the averaged prior"
+        raise UserError(what, where=str(checkpoint.path), do="export it without --raw")
     config = validate(TextConfig, facts.config, where=f"streams.{stream}.config")
     codec = checkpoint.tensors(codec_group(stream))
     prior = validate(PriorConfig, stored["prior"], where="prior")

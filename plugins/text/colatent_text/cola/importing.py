@@ -33,6 +33,7 @@ from colatent.checkpoint.write import write_checkpoint
 from colatent.config.checks import validate
 from colatent.config.schema import SampleConfig
 from colatent.errors import UserError
+from colatent.latents.draws import generator
 from colatent.plugins import load_plugins
 from colatent.prior.dit import Prior
 from colatent.train.versions import versions
@@ -41,6 +42,7 @@ from colatent_text.cola.files import CONFIG, PRIOR, TOKENIZER, VAE, PublishedMod
 from colatent_text.cola.layout import PublishedVAE, our_config, vae_pairs
 from colatent_text.cola.training import training_config
 from colatent_text.config import TextConfig
+from colatent_text.items import Text
 from colatent_text.tokenizers import ASSET, TokenizerConfig, token_names
 
 STREAM = "text"
@@ -54,6 +56,8 @@ SCALE = ("shift_C", "scale_C")
 """The codec's tensors that stand in the published config, not among its weights."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What weights can be stored as: float32 holds each exactly, so that an export gives the same bytes."""
+RANDOM_BLOCKS = 32
+"""Blocks of random tokens that the scale of a VAE without normalised means is measured on."""
 SAMPLE = SampleConfig(steps=16, guidance=7.0, max_units=32, options={STREAM: {"repetition_penalty": 1.1}})
 """How the published code generates."""
 
@@ -174,18 +178,34 @@ def _scale(config: TextConfig) -> dict[str, Tensor]:
 
 
 def _facts(config: TextConfig, codec: Mapping[str, Tensor], assets: Mapping[str, bytes]) -> CodecFacts:
-    """Facts of the codec. Its latents were not measured: a mean that was normalised over C channels has a mean square
-    of 1, which fixes their scale over all channels."""
+    """Facts of the codec. There are no data to measure its latents on. Where the mean is normalised over C channels its
+    mean square is 1, which fixes the scale over all channels; where it is not, random tokens tell its order."""
     settings, factor = config.model_dump(mode="json"), config.scaling_factor or 1.0
+    mean, std = (-config.shifting_factor * factor,) * config.channels, (factor,) * config.channels
+    if not config.mean_norm:
+        mean, std = _measured(config, codec, assets)
     return CodecFacts(
         codec="text",
         config=settings,
         channels=config.channels,
         hash=codec_hash("text", settings, tensors=codec, assets=assets),
         trained=True,
-        mean=(-config.shifting_factor * factor,) * config.channels,
-        std=(factor,) * config.channels,
+        mean=mean,
+        std=std,
     )
+
+
+def _measured(
+    config: TextConfig, tensors: Mapping[str, Tensor], assets: Mapping[str, bytes]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of what random tokens encode to."""
+    codec = TextCodec(config, assets).eval()
+    codec.load_state_dict(dict(tensors))
+    size = RANDOM_BLOCKS * config.block * config.tokens_per_latent
+    ids = generator("import", "scale").integers(0, codec.tokenizer.vocab_size - 1, size=size)
+    with torch.no_grad():
+        (record,) = codec.encode([Text(ids=tuple(ids.tolist()), ends=False)])
+    return tuple(record.mean_LC.mean(0).tolist()), tuple(record.mean_LC.std(0).tolist())
 
 
 def _ours(

@@ -26,7 +26,7 @@ def training_config(codec: TextConfig, prior: PriorConfig, *, sample: SampleConf
     length = max(codec.block, LENGTH // codec.block * codec.block)
     settings: dict[str, Any] = {
         "name": "cola",
-        "init": str(init).replace("${", "\\${"),  # a folder's name is no interpolation
+        "init": str(init.absolute()).replace("${", "\\${"),  # a folder's name is no interpolation
         "streams": {"text": {"codec": "text", "config": codec.model_dump(mode="json", exclude_defaults=True)}},
         "data": {
             "path": "???",

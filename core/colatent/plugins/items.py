@@ -1,0 +1,47 @@
+"""What a codec can do with its items outside the engine: read and write files, and show them in a report.
+
+Protocols like those of the contract, asked for with `isinstance`. The core moves bytes and never looks at what they
+mean, so that a report of a modality that nobody has thought of yet needs no line of the core.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from colatent.plugins.contract import Item
+
+
+@runtime_checkable
+class FileCodec(Protocol):
+    """A codec whose items live in files: `colatent generate --given STREAM=PATH ... --out DIR`."""
+
+    def read_item(self, path: Path) -> Item:
+        """The item in a file. Raises `UserError` that names the file where there is none, or one that cannot be used."""
+        ...
+
+    def write_item(self, item: Item, path: Path) -> Path:
+        """Write an item to `path` with the suffix of its format appended, and return that path."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """An item as a browser takes it.
+
+    media  its media type: text/plain (UTF-8), image/png, image/svg+xml, audio/wav, ...
+    data   the bytes
+    """
+
+    media: str
+    data: bytes
+
+
+@runtime_checkable
+class Showable(Protocol):
+    """A codec whose items a report can show."""
+
+    def show(self, item: Item) -> Shown:
+        """The item as self-contained bytes."""
+        ...

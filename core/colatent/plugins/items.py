@@ -18,7 +18,7 @@ class FileCodec(Protocol):
     """A codec whose items live in files: `colatent generate --given STREAM=PATH ... --out DIR`."""
 
     def read_item(self, path: Path) -> Item:
-        """The item in a file. Raises `UserError` that names the file where there is none, or one that cannot be used."""
+        """The item in a file. Raises `UserError` that names the file where there is none or it cannot be used."""
         ...
 
     def write_item(self, item: Item, path: Path) -> Path:

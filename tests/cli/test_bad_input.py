@@ -218,7 +218,7 @@ def test_a_run_folder_that_exists(broken: Path, tmp_path: Path, complaint: Compl
         (["--option", "height"], ["'height' is not NAME=VALUE"]),
         (["--option", "top_p=1", "--top-p", "0.5"], ["--option top_p=... and --top-p say the same thing"]),
         (["--stop", ""], ['option stop.0: is ""']),
-        (["--option", "stop=999"], ["option stop: token 999 is not in the vocabulary (0 to 258)"]),
+        (["--option", "stop=999"], ["option stop: token 999 is not in the vocabulary (0 to 257)"]),
         (["--stream", "--top-k", "-1"], ["option top_k: is -1"]),
         (["--stream", "--out", "there"], ["--out writes whole samples: leave out --stream"]),
     ],

@@ -232,8 +232,8 @@ def test_a_cache_of_what_is_needed_gives_the_same_bits(max_units: int | None, wi
 
 def test_a_stop_token_must_be_in_the_vocabulary() -> None:
     codec = random_codec()
-    with pytest.raises(UserError, match=r"option stop: token 259 is not in the vocabulary \(0 to 258\)"):
-        codec.open_stream([None], options={"stop": [258, 259]})
+    with pytest.raises(UserError, match=r"option stop: token 258 is not in the vocabulary \(0 to 257\)"):
+        codec.open_stream([None], options={"stop": [257, 258]})
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,8 @@ def generate(golden: Golden, numbers: Sequence[int]) -> list[list[int]]:
     flow = Settings(steps=settings["steps"], solver="euler", guidance=settings["guidance"])
     sampler = GivenNoise(golden.model.prior, codec, requests, settings=flow, window=golden.model.window)
     sampler.golden = golden
-    stream = codec.open_stream(own, max_units=10**6)
+    options = {"repetition_penalty": settings.get("repetition_penalty", 1.0)}
+    stream = codec.open_stream(own, max_units=10**6, options=options)
     for made in islice(sampler, blocks(golden)):
         stream.push(made)
     return [facts["tokens"] for facts in stream.details()]

@@ -216,6 +216,74 @@ def test_a_joint_run_is_exported_as_its_average_alone(with_tokenizer, tmp_path, 
     assert generated(capsys, tmp_path / "run", *options) == generated(capsys, tmp_path / "again", *options)
 
 
+def test_a_model_with_a_learnt_tokenizer_comes_back_with_its_end_and_padding(tmp_path, capsys) -> None:
+    """Its end and padding are ids beyond the vocabulary, which the published layout can only name."""
+    (tmp_path / "corpus.txt").write_text("to be or not to be, that is the question. " * 40)
+    tree = {
+        "name": "own",
+        "streams": {
+            "text": {
+                "codec": "text",
+                "config": {
+                    "tokenizer": {"kind": "train", "vocab": 270},
+                    "width": 16,
+                    "heads": 2,
+                    "channels": 4,
+                    "block": 2,
+                    "window": 16,
+                    "encoder_norm": False,
+                    "scaling_factor": 1.0,
+                    "alignment": "start",
+                },
+            }
+        },
+        "data": {
+            "length": 16,
+            "sources": {"text": {"dataset": "text-files", "config": {"path": str(tmp_path / "corpus.txt")}}},
+        },
+        "prior": {"layers": 1, "width": 16, "heads": 2},
+        "stages": {"codec": {"steps": 2, "batch": 2}, "prior": {"steps": 2, "batch": 2}},
+    }
+    (tmp_path / "own.yaml").write_text(json.dumps(tree))
+    run("train", tmp_path / "own.yaml", f"out={tmp_path / 'own'}", "--quiet")
+    capsys.readouterr()
+    run("export-cola", tmp_path / "own", tmp_path / "out")
+    assert "--window" in capsys.readouterr().err
+    run("import-cola", tmp_path / "out", tmp_path / "again", "--window", "16")
+    before, after = (colatent.load(tmp_path / name).codecs["text"].tokenizer for name in ("own", "again"))
+    assert (before.end_id, before.pad_id, before.vocab_size) == (after.end_id, after.pad_id, after.vocab_size)
+    for options in (("--prompt", "to be"), ("--prompt", ""), ("--prompt", "to be or not to be, that")):
+        options = (*options, "--max-new", 9, "--steps", 3, "--guidance", 2, "--repetition-penalty", 1)
+        assert generated(capsys, tmp_path / "own", *options) == generated(capsys, tmp_path / "again", *options)
+
+
+def test_a_token_may_be_named_by_its_number(with_tokenizer, tmp_path) -> None:
+    run("import-cola", with_tokenizer, tmp_path / "model", "--pad", "257", "--end", "<|endoftext|>")
+    tokenizer = colatent.load(tmp_path / "model").codecs["text"].tokenizer
+    assert (tokenizer.end_id, tokenizer.pad_id) == (256, 257)
+
+
+def test_text_of_ids_is_never_cut_within_an_id(source, tmp_path) -> None:
+    from colatent.latents.draws import generator as draw
+    from colatent_text.datasets import TextFiles, TextFilesConfig
+
+    (tmp_path / "ids.txt").write_text(" ".join(["227"] * 2000))
+    config = TextFilesConfig(path=str(tmp_path / "ids.txt"), window=50, cut="words")
+    for split in ("train", "heldout"):
+        dataset = TextFiles(config, split=split)
+        for number in range(200):
+            text = dataset.sample(number % len(dataset), draw("test", number))["text"].text
+            assert set(text.replace(",", " ").split()) == {"227"}
+    run("import-cola", source, tmp_path / "model")
+    assert "cut: words" in (tmp_path / "model" / "train.yaml").read_text()
+
+
+def test_latents_off_scale_are_told_at_import(tmp_path, capsys) -> None:
+    write_weights(tmp_path / "source", Variant(name="big", vae={"scaling_factor": 5.0}).model)
+    run("import-cola", tmp_path / "source", tmp_path / "model")
+    assert "its latents have std 5: the model generates, but training refuses" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("norm", [True, False])
 def test_the_scale_is_known_or_measured(tmp_path, norm: bool) -> None:
     """A mean without its norm may have any scale; what the facts say of it is what comes out."""

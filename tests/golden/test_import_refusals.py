@@ -122,6 +122,11 @@ TENSORS: dict[str, tuple[str, Callable[[dict[str, Tensor]], Any], str]] = {
         lambda t: t.update({"txt_in.proj.bias": t["txt_in.proj.bias"].double() + 1e-12}),
         "txt_in.proj.bias",
     ),
+    "not finite": (
+        "cola_vae",
+        lambda t: t.update({"decoder.in_layer.bias": torch.full((32,), float("nan"))}),
+        "decoder.in_layer.bias",
+    ),
     "whole numbers": ("cola_vae", lambda t: t.update({"decoder.in_layer.bias": torch.ones(32).int()}), "in_layer.bias"),
 }  # fmt: skip
 
@@ -168,6 +173,7 @@ INDICES = {
     "a map that is a list": '{"weight_map": ["a"]}',
     "a number as file": '{"weight_map": {"txt_in.proj.bias": 1}}',
     "a file that is not there": '{"weight_map": {"txt_in.proj.bias": "model-00001.safetensors"}}',
+    "the folder above": '{"weight_map": {"txt_in.proj.bias": ".."}}',
     "a file elsewhere": '{"weight_map": {"txt_in.proj.bias": "../cola_vae/model.safetensors"}}',
 }
 
@@ -177,6 +183,21 @@ def test_a_damaged_index_is_named(source, complaint, case) -> None:
     (source / "cola_dit" / "model.safetensors").unlink()
     (source / "cola_dit" / "model.safetensors.index.json").write_text(INDICES[case])
     assert "cola_dit" in complaint()
+
+
+@pytest.mark.parametrize("what", ["folder", "broken link"])
+def test_a_tokenizer_that_cannot_be_read_is_not_taken_for_none(source, complaint, what) -> None:
+    path = source / "tokenizer.json"
+    if what == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(source / "nowhere")
+    assert "tokenizer.json" in complaint()
+
+
+def test_sizes_beyond_all_machines_are_refused(source, complaint) -> None:
+    change_config(source / "cola_vae", {"dim": 10**9, "ff_dim": 10**12})
+    assert "cola_vae" in complaint() or "source" in complaint()
 
 
 def test_a_folder_that_is_not_there_is_named(source, complaint) -> None:
@@ -200,8 +221,12 @@ def test_out_is_never_written_over(source, tmp_path, capsys, mine) -> None:
     [
         (("--pad", "<|pad|>"), "--pad"),
         (("--end", "²"), "--end"),
-        (("--end", "50"), "end_id"),
-        (("--pad", "50"), "pad_id"),
+        (("--end", "50"), "--end"),
+        (("--pad", "50"), "--pad"),
+        (("--pad", "9" * 5000), "--pad"),
+        (("--end", ""), "--end"),
+        (("--end", "5", "--pad", "5"), "also ends a text"),
+        (("--end", "0"), "also ends a text"),
     ],
 )
 def test_special_ids_are_checked(complaint, options, named) -> None:

@@ -70,7 +70,8 @@ def test_pieces_join_to_the_item(prompt: str | list[int], options: dict[str, obj
         assert pieces[-1].details["stopped"] == result.details["stopped"] in ("end", "stop", "budget")
         assert [piece.block for piece in pieces] == list(range(len(pieces)))
         assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
-    assert list(model.stream(prompt, max_new_tokens=0)) == []
+    (nothing,) = model.stream(prompt, max_new_tokens=0)
+    assert (nothing.item, nothing.last, nothing.details["stopped"]) == ("", True, "budget")
 
 
 def test_samples_of_any_batch_are_the_same_tokens(model: Model) -> None:

@@ -17,6 +17,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from colatent.errors import UserError
 from colatent.flow.guidance import guide
 from colatent.flow.solvers import one_step, times_visited, uniform_grid
 from colatent.generate.prefix import pack_prefixes, prefix_of
@@ -172,6 +173,9 @@ class _Block:
                 block=sampler._number, number=number, t=now, z_BKC=z_BKC, velocity_BKC=velocity_BKC, plans=self.plans
             )
             z_BKC = after_BKC
+        if not bool(z_BKC.isfinite().all()):
+            what = f"the latents of block {sampler._number} are not finite"
+            raise UserError(what, where="generate", do="lower the guidance, or look for NaN in the model's weights")
         return z_BKC
 
     def velocity(self, z_BKC: Tensor, t: float) -> Tensor:

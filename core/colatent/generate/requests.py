@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict, TypeVar
@@ -15,6 +14,9 @@ from colatent.flow.solvers import SOLVERS
 from colatent.plugins.contract import Encoded, Item, PlanRequest
 
 Value = TypeVar("Value")
+
+MOST_GUIDANCE, MOST_STEPS = 1e6, 100_000
+"""Far beyond any use; what lies further is a slip of the hand that would cost memory or overflow."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +114,10 @@ def _check(asked: Asked) -> None:
     if settings.solver not in SOLVERS:
         raise UserError(f"unknown solver {settings.solver!r}", do=f"use one of {', '.join(SOLVERS)}")
     check_counts(steps=(settings.steps, 1), seed=(asked.seed, 0))
-    if not 0 <= settings.guidance < math.inf:
-        raise UserError(f"is {settings.guidance}, it must be a number that is not negative", where="guidance")
+    if settings.steps > MOST_STEPS:
+        raise UserError(f"is {settings.steps}, it must be at most {MOST_STEPS}", where="steps")
+    if not 0 <= settings.guidance <= MOST_GUIDANCE:
+        raise UserError(f"is {settings.guidance}, it must be from 0 to {MOST_GUIDANCE:g}", where="guidance")
     if not isinstance(asked.units, int) or asked.units < 0:
         raise UserError(f"is {asked.units!r}, it must be a whole number that is not negative", where="max_new_tokens")
     if not isinstance(asked.options, Mapping):

@@ -113,14 +113,14 @@ class Running:
             yield event if isinstance(event, Piece) else self._state(event, decode=decode)
 
     def _follow(self) -> Iterator[Step | Piece]:
-        ended, number = True, 0
+        ended, number = False, 0
         for event in self.events():
             if isinstance(event, Made):
                 ended, number = all(self.stream.finished()), event.block
                 yield self._piece(number, last=ended)
             else:
                 yield event
-        if not ended:  # a plan that stops before the item says that it has ended
+        if not ended:  # it had ended before its first block, or its plan stops before it says so
             yield self._piece(number, last=True)
 
     @torch.no_grad()

@@ -21,6 +21,11 @@ SCALE_RANGE = (0.5, 2.0)
 """Standard deviation over all channels that a prior accepts of its latents."""
 
 
+def overall_std(std: Sequence[float]) -> float:
+    """Root mean square of the channels' standard deviations."""
+    return float((sum(value * value for value in std) / max(1, len(std))) ** 0.5)
+
+
 def expected_log_density(logvar_NC: Tensor) -> Tensor:
     """E log q(z) under q itself, -(1 + ln 2 pi + log variance) / 2 per channel: minus the entropy. (N,)"""
     return -0.5 * (1.0 + math.log(2.0 * math.pi) + logvar_NC).sum(-1)

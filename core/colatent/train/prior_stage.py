@@ -24,7 +24,7 @@ from colatent.errors import UserError
 from colatent.flow.objective import flow_losses, total_loss, velocity_errors
 from colatent.latents.draws import digest
 from colatent.latents.packing import pack
-from colatent.latents.posterior import SCALE_RANGE
+from colatent.latents.posterior import SCALE_RANGE, overall_std
 from colatent.latents.sequence import LatentSequence
 from colatent.prior.dit import Prior
 from colatent.train.codec_stage import merge
@@ -146,10 +146,11 @@ def check_trained(stream: str, trained: bool, *, stage: str) -> None:
 def check_scale(stream: str, std: Sequence[float]) -> None:
     """A prior needs latents at unit scale."""
     low, high = SCALE_RANGE
-    overall = (sum(value * value for value in std) / max(1, len(std))) ** 0.5
+    overall = overall_std(std)
     if not low <= overall <= high:
         what = f"its latents are off scale: std {overall:.3g}, allowed {low} to {high}"
-        raise UserError(what, where=f"streams.{stream}", do="measure the scale again with stage codec")
+        do = "measure the scale again with stage codec, or change it where its config fixes it"
+        raise UserError(what, where=f"streams.{stream}", do=do)
 
 
 def check_resumed(checkpoint: Checkpoint, run: Run) -> None:

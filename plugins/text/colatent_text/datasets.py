@@ -9,10 +9,12 @@ end symbol stands only where a document really ends.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
@@ -22,6 +24,9 @@ from colatent.data.dataset import Sample, Split
 from colatent.errors import UserError
 from colatent_text import counting, names
 from colatent_text.items import Text
+
+SEPARATOR = re.compile(r"[\s,]")
+"""What stands between words, token ids among them."""
 
 
 class TextFilesConfig(Settings):
@@ -33,6 +38,8 @@ class TextFilesConfig(Settings):
     """Characters of a sample, at most."""
     heldout: float = Field(default=0.05, gt=0.0, le=0.5)
     """Share of the text that is held out: the last part of each long document, and of all short ones in a row."""
+    cut: Literal["characters", "words"] = "characters"
+    """Where windows begin and end: anywhere, or between words (at white space or a comma), as token ids need it."""
     pattern: tuple[str, ...] = ("*.txt", "*.md")
     """Names of the files that are read from a folder."""
     min_chars: int = Field(default=16, ge=2)
@@ -41,13 +48,17 @@ class TextFilesConfig(Settings):
 
 @dataclass(frozen=True, kw_only=True)
 class _Piece:
-    """A stretch of one document, and whether it reaches the document's end."""
+    """A stretch of one document, whether it reaches the document's end, and whether it may be cut only between words
+    (a window is then as much longer)."""
 
     text: str
     ends: bool
+    words: bool
 
     def window(self, start: int, chars: int) -> Sample:
         stop = start + chars
+        if self.words:
+            start, stop = begin_of_word(self.text, start), end_of_word(self.text, stop)
         return {"text": Text(text=self.text[start:stop], ends=self.ends and stop >= len(self.text))}
 
 
@@ -60,7 +71,8 @@ class TextFiles:
         if (chars := sum(map(len, documents))) < config.min_chars:
             what = f"{chars} characters of text, fewer than min_chars={config.min_chars}"
             raise UserError(what, where=config.path, do="give a longer text")
-        train, heldout = _hold_out(documents, config.heldout, window=config.window)
+        words = config.cut == "words"
+        train, heldout = _hold_out(documents, config.heldout, window=config.window, words=words)
         self._pieces = train if split == "train" else heldout
         self._shares = np.cumsum([len(piece.text) for piece in self._pieces])
         self._starts = [(p, at) for p in self._pieces for at in range(0, len(p.text), config.window)]
@@ -192,7 +204,20 @@ def _rotated(lines: tuple[str, ...], start: int) -> Iterator[str]:
     return (lines[at % len(lines)] + names.SEPARATOR for at in itertools.count(start))
 
 
-def _hold_out(documents: list[str], share: float, *, window: int) -> tuple[list[_Piece], list[_Piece]]:
+def begin_of_word(text: str, place: int) -> int:
+    """Where the word begins in which `place` lies."""
+    while 0 < place < len(text) and not SEPARATOR.match(text, place - 1):
+        place -= 1
+    return place
+
+
+def end_of_word(text: str, place: int) -> int:
+    """Where the word ends in which `place` lies."""
+    found = SEPARATOR.search(text, max(0, place))
+    return found.start() if found else len(text)
+
+
+def _hold_out(documents: list[str], share: float, *, window: int, words: bool) -> tuple[list[_Piece], list[_Piece]]:
     """(train, heldout). A document whose held-out share fills a window gives its tail; all shorter ones are put in a
     row whose tail is held out, so that most of them stay whole and training sees how documents end."""
     train: list[_Piece] = []
@@ -204,9 +229,11 @@ def _hold_out(documents: list[str], share: float, *, window: int) -> tuple[list[
         left = total - max(1, round(total * share))
         for document in row:
             cut = min(max(left, 0), len(document))
+            if words:
+                cut = begin_of_word(document, cut)
             left -= len(document)
-            train.append(_Piece(text=document[:cut], ends=cut == len(document)))
-            heldout.append(_Piece(text=document[cut:], ends=True))
+            train.append(_Piece(text=document[:cut], ends=cut == len(document), words=words))
+            heldout.append(_Piece(text=document[cut:], ends=True, words=words))
     return [piece for piece in train if piece.text], [piece for piece in heldout if piece.text]
 
 

@@ -77,4 +77,5 @@ def penalise(logits_TV: Tensor, seen_V: Tensor, penalty: float) -> Tensor:
     """Positive logits of seen tokens divided by `penalty`, negative ones multiplied by it (CTRL, arXiv 1909.05858,
     section 4.1, in the form that every library gave it)."""
     changed_TV = (logits_TV / penalty).where(logits_TV > 0, logits_TV * penalty)
-    return changed_TV.where(seen_V, logits_TV)
+    finite_TV = changed_TV.nan_to_num(nan=float("nan"))  # an infinite logit would make nonsense of the others
+    return finite_TV.where(seen_V, logits_TV)

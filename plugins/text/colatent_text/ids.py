@@ -12,6 +12,11 @@ from collections.abc import Sequence
 from colatent.errors import UserError
 
 
+def is_id(word: str, size: int) -> bool:
+    """Whether a word spells a whole number below `size`."""
+    return word.isascii() and word.isdigit() and len(word) <= len(str(size)) and int(word) < size
+
+
 class IdTokenizer:
     """Ids as text, parted by spaces or commas. The mask is the last id, as everywhere."""
 
@@ -27,7 +32,7 @@ class IdTokenizer:
         for word in re.split(r"[\s,]+", text.strip().strip("[]")):
             if not word:
                 continue
-            if not word.isascii() or not word.isdigit() or int(word) >= self.mask_id:
+            if not is_id(word, self.mask_id):
                 what = f"{word[:40]!r} is no token id: this model came without its tokenizer"
                 raise UserError(what, where="text", do=f"write ids from 0 to {self.mask_id - 1}, such as '104 227 2'")
             ids.append(int(word))

@@ -64,8 +64,8 @@ class TextStream:
     def _check_stop(self) -> None:
         size = self.codec.tokenizer.vocab_size
         for one in self.options.stop:
-            if isinstance(one, int) and one >= size:
-                raise UserError(f"token {one} is not in the vocabulary (0 to {size - 1})", where="option stop")
+            if isinstance(one, int) and one >= size - 1:  # the last id is the mask, which is never written
+                raise UserError(f"token {one} is not in the vocabulary (0 to {size - 2})", where="option stop")
 
     def _own_tokens(self, given: Encoded, whole: int) -> int:
         """Places of the first generated block that hold the prompt's own tokens, after `whole` latents in the cache."""

@@ -19,7 +19,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from colatent.config.schema import Settings
 from colatent.errors import UserError
-from colatent_text.ids import IdTokenizer
+from colatent_text.ids import IdTokenizer, is_id
 
 ASSET = "tokenizer.json"
 """File name of a Hugging Face tokenizer among a codec's assets."""
@@ -79,8 +79,10 @@ class JsonTokenizer:
         if size is not None and highest >= size:
             raise UserError(f"its ids go to {highest}, the model's end at {size - 1}", where=ASSET)
         fresh = iter(range(highest + 1, 2**31))
-        self.end_id = None if end is None and size is not None else _special_id(vocabulary, end, "end", fresh)
-        self.pad_id = _special_id(vocabulary, pad, "pad", fresh)
+        self.end_id = (
+            None if end is None and size is not None else _special_id(vocabulary, end, "end", fresh, size=size)
+        )
+        self.pad_id = _special_id(vocabulary, pad, "pad", fresh, size=size)
         self.mask_id = next(fresh) if size is None else size
         self.vocab_size = self.mask_id + 1
         self._special = {self.end_id, self.pad_id, self.mask_id}
@@ -202,10 +204,10 @@ def build_tokenizer(config: TokenizerConfig, assets: Mapping[str, bytes]) -> Tok
     return JsonTokenizer(assets[ASSET], config.end, config.pad, size=config.size)
 
 
-def token_names(data: bytes) -> set[str]:
-    """The tokens that a tokenizer.json names."""
+def token_names(data: bytes) -> dict[str, int]:
+    """The tokens that a tokenizer.json names, with their ids."""
     names: dict[str, int] = _load(data)[0].get_vocab(with_added_tokens=True)
-    return set(names)
+    return names
 
 
 def train_bpe(texts: Iterable[str], vocab: int) -> bytes:
@@ -251,10 +253,16 @@ def _load(data: bytes) -> tuple[Any, int | None]:
     return library, model.get("unk_id") if unknown is None else library.token_to_id(unknown)
 
 
-def _special_id(vocabulary: Mapping[str, int], token: str | None, role: str, fresh: Iterator[int]) -> int:
+def _special_id(
+    vocabulary: Mapping[str, int], token: str | None, role: str, fresh: Iterator[int], *, size: int | None
+) -> int:
+    """The id of a token that is named, by its name or, where a model's size is fixed, by its number: of the ids of a
+    model, a tokenizer need not name all."""
     if token is None:
         return next(fresh)
     if token not in vocabulary:
+        if size is not None and is_id(token, size):
+            return int(token)
         raise UserError(f"{role} token {token!r} is not in the vocabulary", where=ASSET, do="name a token that is")
     return vocabulary[token]
 

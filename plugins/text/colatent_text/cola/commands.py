@@ -13,10 +13,14 @@ import click
 )
 @click.argument("source", metavar="DIR", type=click.Path(file_okay=False))
 @click.argument("out", type=click.Path(file_okay=False))
-@click.option("--end", metavar="TOKEN", help="Token (without tokenizer.json: id) that ends a text.")
-@click.option("--pad", metavar="TOKEN", help="Token (without tokenizer.json: id) that pads a prompt to whole blocks.")
+@click.option("--end", metavar="TOKEN", help="Token or id that ends a text.")
+@click.option("--pad", metavar="TOKEN", help="Token or id that pads a prompt to whole blocks.")
 @click.option(
-    "--window", default=2048, show_default=True, type=click.IntRange(1), help="Latents that are looked back at."
+    "--window",
+    default=2048,
+    show_default=True,
+    type=click.IntRange(1, 2**31 - 1),
+    help="Latents that are looked back at.",
 )
 def import_(source: str, out: str, end: str | None, pad: str | None, window: int) -> None:
     """Read published Cola DLM weights from DIR into the new folder OUT.

@@ -6,6 +6,7 @@ that says the same network. Whatever the layout cannot say is refused by name.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,11 @@ from colatent.config.checks import validate
 from colatent.config.schema import PriorConfig
 from colatent.errors import UserError
 from colatent.prior.dit import rotary_dim
-from colatent_text.cola.files import PRIOR, TOKENIZER, VAE, PublishedModel, write_models
-from colatent_text.cola.importing import ORIGIN, SCALE
+from colatent_text.cola.files import PRIOR, VAE, PublishedModel, write_models
+from colatent_text.cola.importing import ORIGIN, SCALE, WINDOW
 from colatent_text.cola.layout import published_vae, vae_pairs
+from colatent_text.cola.special import named_tokenizer
 from colatent_text.config import TextConfig
-from colatent_text.tokenizers import ASSET
 
 KIND = {PRIOR: ("ColaDiTModel", "cola_dit"), VAE: ("ColaTextVAEModel", "cola_text_vae")}
 """Class and model type that the published code looks for."""
@@ -56,8 +57,17 @@ def export_cola(model: str | Path, out: Path, *, ema: bool = True) -> Path:
     }
     models = _as_imported(checkpoint, tensors, {name: each.model_dump(mode="json") for name, each in settings.items()})
     assets = checkpoint.files(codec_group(stream))
-    write_models(out, models, files={TOKENIZER: assets[ASSET]} if ASSET in assets else {})
+    write_models(out, models, files=named_tokenizer(config, assets))
+    _say_windows(stored["window"], config.window, block=config.block)
     return out
+
+
+def _say_windows(prior: int, codec: int, *, block: int) -> None:
+    """The layout has no place for how far a model looks back."""
+    what = f"it looks back at {prior} latents" + (f", its VAE at {codec}" if codec != prior else "")
+    if prior != codec or not 0 <= codec - WINDOW < block:  # an import rounds up to whole blocks
+        do = f"import it with --window {prior}" + (", which then holds for both" if codec != prior else "")
+        warnings.warn(f"{what}, which the published layout cannot say: {do}", stacklevel=3)
 
 
 def _only_text(checkpoint: Checkpoint) -> str:

@@ -49,7 +49,9 @@ def _shards(index: Path) -> list[str]:
     """File names of the shards that an index lists, which lie beside it."""
     weight_map = _read_json(index).get("weight_map")
     names = list(weight_map.values()) if isinstance(weight_map, dict) else []
-    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+    if not names or not all(
+        isinstance(name, str) and Path(name).name == name and name.endswith(".safetensors") for name in names
+    ):
         raise UserError("has no weight_map of tensors to files beside it", where=str(index), do="copy it again")
     return sorted(set(names))
 

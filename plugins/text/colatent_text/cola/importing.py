@@ -8,10 +8,10 @@ bytes.
 
 from __future__ import annotations
 
+import os
 import shutil
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,24 +34,24 @@ from colatent.config.checks import validate
 from colatent.config.schema import SampleConfig
 from colatent.errors import UserError
 from colatent.latents.draws import generator
+from colatent.latents.posterior import SCALE_RANGE, overall_std
 from colatent.plugins import load_plugins
 from colatent.prior.dit import Prior
 from colatent.train.versions import versions
 from colatent_text.codec import TextCodec
 from colatent_text.cola.files import CONFIG, PRIOR, TOKENIZER, VAE, PublishedModel, check_new, move_in, read_model
 from colatent_text.cola.layout import PublishedVAE, our_config, vae_pairs
+from colatent_text.cola.special import DEFAULT, Special, read_tokenizer, tokenizer_settings
 from colatent_text.cola.training import training_config
 from colatent_text.config import TextConfig
 from colatent_text.items import Text
-from colatent_text.tokenizers import ASSET, TokenizerConfig, token_names
+from colatent_text.tokenizers import ASSET
 
 STREAM = "text"
 ORIGIN = "cola"
 """Name of the document and of the tensors that keep what our layout has no place for."""
 WINDOW = 2048
 """Latents of history that an imported model looks back at, unless told otherwise. (The published code keeps all.)"""
-END, PAD = "<|endoftext|>", "<|pad|>"
-"""Tokens of the published tokenizer."""
 SCALE = ("shift_C", "scale_C")
 """The codec's tensors that stand in the published config, not among its weights."""
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -62,27 +62,28 @@ SAMPLE = SampleConfig(steps=16, guidance=7.0, max_units=32, options={STREAM: {"r
 """How the published code generates."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Special:
-    """What ends a text and what pads: tokens of the tokenizer, or ids where there is none. None: the defaults."""
-
-    end: str | None = None
-    pad: str | None = None
-
-
-def import_cola(source: Path, out: Path, *, special: Special = Special(), window: int = WINDOW) -> Path:
+def import_cola(source: Path, out: Path, *, special: Special = DEFAULT, window: int = WINDOW) -> Path:
     """Read the published layout in `source` into the new folder `out`; returns it."""
     check_new(out)
     models = {name: read_model(source / name) for name in (PRIOR, VAE)}
     prior = _settings(PublishedPrior, models[PRIOR], source / PRIOR)
     vae = _settings(PublishedVAE, models[VAE], source / VAE)
     _check_pair(prior, vae, source)
-    assets = {ASSET: (source / TOKENIZER).read_bytes()} if (source / TOKENIZER).is_file() else {}
-    tokenizer = _tokenizer(assets, special, size=vae.vocab_size, path=source / TOKENIZER)
+    assets = {ASSET: read_tokenizer(source / TOKENIZER)} if os.path.lexists(source / TOKENIZER) else {}
+    tokenizer = tokenizer_settings(assets, special, size=vae.vocab_size, path=source / TOKENIZER)
     config = validate(TextConfig, our_config(vae, tokenizer=tokenizer, window=window), where=str(source / VAE))
     contents = _contents(models, prior, config, assets, source)
     _write(out, contents, training_config(config, prior.ours(), sample=SAMPLE, init=out))
+    _say_off_scale(CodecFacts(**contents["documents"]["model"]["codecs"][STREAM]), source)
     return out
+
+
+def _say_off_scale(facts: CodecFacts, source: Path) -> None:
+    low, high = SCALE_RANGE
+    overall = overall_std(facts.std)
+    if not low <= overall <= high:
+        what = f"{source / VAE}: its latents have std {overall:.3g}"
+        warnings.warn(f"{what}: the model generates, but training refuses what is not {low} to {high}", stacklevel=3)
 
 
 def _settings(kind: type[Any], model: PublishedModel, folder: Path) -> Any:
@@ -108,26 +109,6 @@ def _check_pair(prior: PublishedPrior, vae: PublishedVAE, source: Path) -> None:
         )
 
 
-def _tokenizer(assets: Mapping[str, bytes], special: Special, *, size: int, path: Path) -> dict[str, Any]:
-    """Settings of the tokenizer: the file's, or ids where there is none."""
-    if not assets:
-        for name, value in (("--end", special.end), ("--pad", special.pad)):
-            if value is not None and not (value.isascii() and value.isdigit()):
-                what = f"is {value!r}, but there is no {TOKENIZER} that knows it"
-                raise UserError(what, where=name, do="give a token id")
-        end_id = None if special.end is None else int(special.end)
-        values = {"kind": "ids", "size": size, "end_id": end_id, "pad_id": int(special.pad or 0)}
-        return validate(TokenizerConfig, values, where="tokenizer").model_dump(mode="json")
-    known = token_names(assets[ASSET])
-    end = special.end or (END if END in known else None)
-    pad = special.pad or (PAD if PAD in known else None)
-    if pad is None:
-        raise UserError(f"has no token {PAD!r}", where=str(path), do="name the token that pads: --pad TOKEN")
-    # The path is kept for the record: the file itself becomes part of the checkpoint.
-    values = {"kind": "file", "path": TOKENIZER, "end": end, "pad": pad, "size": size}
-    return validate(TokenizerConfig, values, where="tokenizer").model_dump(mode="json")
-
-
 def _contents(
     models: Mapping[str, PublishedModel],
     prior: PublishedPrior,
@@ -138,8 +119,7 @@ def _contents(
     """What the checkpoint holds, in the terms of `write_checkpoint`."""
     published = dict(models[PRIOR].tensors)
     kept = {f"{PRIOR}/{name}": published.pop(name, None) for name in rotary_buffers(prior.num_layers, rope_dim=2)}
-    with torch.device("meta"):
-        network, of_codec = Prior(prior.ours(), {STREAM: prior.txt_in_channels}), TextCodec(config, assets)
+    network, of_codec = _on_paper(prior, config, assets, source)
     weights = _ours(prior_pairs(prior.ours(), stream=STREAM), published, network, source / PRIOR)
     codec = _ours(vae_pairs(config), models[VAE].tensors, of_codec, source / VAE) | _scale(config)
     _check_rotary(kept, prior, source / PRIOR)
@@ -167,6 +147,18 @@ def _contents(
         "documents": {"model": model, codec_group(STREAM): facts.to_json(), ORIGIN: origin},
         "files": {f"{codec_group(STREAM)}/{name}": data for name, data in assets.items()},
     }
+
+
+def _on_paper(
+    prior: PublishedPrior, config: TextConfig, assets: Mapping[str, bytes], source: Path
+) -> tuple[Prior, TextCodec]:
+    """Both networks without memory, to hold the weights against."""
+    try:
+        with torch.device("meta"):
+            return Prior(prior.ours(), {STREAM: prior.txt_in_channels}), TextCodec(config, assets)
+    except RuntimeError as error:  # sizes whose product no machine can count
+        do = "give config and weights that belong together"
+        raise UserError("its configs describe no possible network", where=str(source), do=do) from error
 
 
 def _scale(config: TextConfig) -> dict[str, Tensor]:
@@ -221,6 +213,8 @@ def _ours(
         if found is not None and found.shape != expected.shape:
             what = f"{name} is {tuple(found.shape)}, its config asks for {tuple(expected.shape)}"
             raise UserError(what, where=str(folder), do="give config and weights that belong together")
+        if found is not None and not found.isfinite().all():
+            raise UserError(f"{name} is not finite everywhere", where=str(folder), do="copy or save the weights again")
         if found is not None and found.dtype not in DTYPES:
             what = f"{name} is {str(found.dtype).removeprefix('torch.')}, which float32 does not hold"
             raise UserError(what, where=str(folder), do="give weights in float32, bfloat16 or float16")

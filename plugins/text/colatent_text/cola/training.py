@@ -24,15 +24,14 @@ LENGTH = 512
 def training_config(codec: TextConfig, prior: PriorConfig, *, sample: SampleConfig, init: Path) -> str:
     """A run config in YAML, which starts from the imported model in the folder `init`."""
     length = max(codec.block, LENGTH // codec.block * codec.block)
+    files: dict[str, Any] = {"path": "${data.path}", "window": 8 * length}
+    if codec.tokenizer.kind == "ids":  # half an id is another id
+        files["cut"] = "words"
     settings: dict[str, Any] = {
         "name": "cola",
         "init": str(init.absolute()).replace("${", "\\${"),  # a folder's name is no interpolation
         "streams": {"text": {"codec": "text", "config": codec.model_dump(mode="json", exclude_defaults=True)}},
-        "data": {
-            "path": "???",
-            "length": length,
-            "sources": {"text": {"dataset": "text-files", "config": {"path": "${data.path}", "window": 8 * length}}},
-        },
+        "data": {"path": "???", "length": length, "sources": {"text": {"dataset": "text-files", "config": files}}},
         "prior": prior.model_dump(mode="json", exclude_defaults=True),
         "stages": {"prior": {"steps": 1000, "lr": 1.5e-4, "min_lr": 1e-5, "precision": "bf16"}},
         "sample": sample.model_dump(mode="json", exclude_defaults=True),

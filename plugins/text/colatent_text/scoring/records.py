@@ -9,6 +9,7 @@ letter or its number from 0.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -52,10 +53,10 @@ def _parsed(line: bytes, *, first: bool, where: str) -> Mapping[str, Any]:
 def _record(fields: Mapping[str, Any], task: str, where: str, notes: Counter[str]) -> Record:
     rule, answer, given = TASKS[task].choices, _answer(fields, where), fields.get("choices") or []
     options = _options(given, where)
-    truth = _truth(fields["ground_truth"], given, where)
     if rule == "none" and options:
         notes[IGNORED] += 1
-        options = ()
+        given, options = [], ()
+    truth = _truth(fields["ground_truth"], given, where)
     number = _true_option(truth, options, guess=rule == "needed")
     if number is not None:
         coded = normalise(truth) not in map(normalise, options)  # a letter or a number, which no right answer spells
@@ -114,6 +115,8 @@ def _true_option(truth: str, options: tuple[str, ...], *, guess: bool) -> int | 
 
 
 def _is_value(value: Any) -> bool:
+    if isinstance(value, float) and not math.isfinite(value):  # NaN and 1e999, which Python's JSON lets through
+        return False
     return isinstance(value, str | int | float) and not isinstance(value, bool)
 
 

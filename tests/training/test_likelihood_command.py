@@ -27,7 +27,7 @@ from plugins_for_tests.grid import CONFIG, plugins_with_grid
 from plugins_for_tests.runs import TEXT, changed, run
 
 Ask = Callable[..., dict[str, Any]]
-FAST = ("--samples", "2", "--steps", "2")
+FAST = ("--samples", "2", "--steps", "2", "--quiet")
 
 
 @pytest.fixture(scope="module")

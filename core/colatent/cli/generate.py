@@ -17,7 +17,7 @@ SPELT_OUT = ("temperature", "top_k", "top_p", "repetition_penalty", "stop")
 """Options of codecs that have a flag of their own."""
 
 
-@click.command(epilog='Example: colatent generate runs/demo --prompt "forty-one, forty-two, " --n 3 --seed 0 --json')
+@click.command(epilog='Example: colatent generate runs/demo --prompt "forty-one, forty-two," --n 3 --seed 0 --json')
 @click.argument("model", type=click.Path())
 @click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Text to continue; may be repeated.")
 @click.option("--target", metavar="STREAM", help="Stream to generate; that of the prompt where not given.")
@@ -34,7 +34,7 @@ SPELT_OUT = ("temperature", "top_k", "top_p", "repetition_penalty", "stop")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End before this text; may be repeated.")
 @click.option("--option", "extra", multiple=True, metavar="NAME=VALUE", help="Any option of the target's codec.")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples generated together.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
 @click.option("--stream", "live", flag_value="stream", help="Print each sample while its blocks are made.")
 @click.option("--watch", "live", flag_value="watch", help="The same with the model's estimate at each solver step.")
 @click.option("--out", type=click.Path(file_okay=False), help="Write samples.jsonl into this folder.")

@@ -24,8 +24,9 @@ def data_config(model: str, data: str | None, overrides: tuple[str, ...]) -> Run
 
     run = run_of(model)
     if data is None and run is None:
-        if not Path(model).exists():
-            raise UserError("does not exist", where=model, do="name a run folder or a checkpoint")
+        from colatent.checkpoint.resolve import resolve_model
+
+        resolve_model(model)  # what is no model at all is told first
         raise UserError("lies in no run folder, so it has no data", where=model, do="name a config with --data CONFIG")
     path = Path(data) if data is not None else Path(str(run and run.path)) / CONFIG
     return load(path, overrides).config

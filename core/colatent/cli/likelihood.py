@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +36,9 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Of posterior draws and probes.")
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(1), help="Draws solved together.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@click.option("--quiet", is_flag=True, help="No progress.")
 def likelihood(
     model: str,
     overrides: tuple[str, ...],
@@ -49,6 +49,7 @@ def likelihood(
     n: int,
     device: str,
     as_json: bool,
+    quiet: bool,
     **options: Any,
 ) -> None:
     """Estimate how probable a trained model finds items.
@@ -76,7 +77,9 @@ def likelihood(
         loaded, opened = load_with_data(model, config, n=n, seed=0, device=where)
         _check_stream(loaded, stream)
         examples = held_examples(opened, stream=stream)
-    progress = None if as_json else _progress
+    if not quiet:
+        click.echo(f"... solving for {len(examples)} items, {options['samples']} draws each", err=True)
+    progress = None if quiet else _progress
     weights = log_weights(
         loaded.prior, loaded.codecs, examples, solve=solve, window=loaded.window, progress=progress, **options
     )
@@ -123,7 +126,7 @@ def _lines(file: str | None) -> list[str]:
 
 
 def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty() and done < total:
+    if done < total:
         click.echo(f"{done}/{total} draws", err=True)
 
 

@@ -41,7 +41,7 @@ def _draw(stages: Mapping[str, tuple[Series, Series]], path: Path) -> Path:
     from matplotlib.figure import Figure
 
     rows = max(1, len(stages))
-    figure = Figure(figsize=(11, 3.8 * rows), layout="constrained")
+    figure = Figure(figsize=(14, 3.8 * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, 2, squeeze=False)
     for (left, right), (stage, (losses, scores)) in zip(axes, stages.items(), strict=False):
@@ -68,8 +68,11 @@ def _panel(axis: Any, series: Series, *, title: str, log: bool) -> None:
             axis.plot(steps, values, color=line.get_color(), linewidth=0.7, alpha=0.3)
     axis.set_title(title)
     axis.set_xlabel("step")
+    axis.set_ylabel("loss" if log else "score")
     if log and series:
-        axis.set_yscale("log")
+        below = min(value for points in series.values() for _, value in points) <= 0
+        # E log q is a loss that may be negative, which a log axis would leave out without a word.
+        axis.set_yscale(*(("symlog",) if below else ("log",)), **({"linthresh": 1.0} if below else {}))
     axis.grid(alpha=0.3)
     if series:
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, loc="upper left", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.2)

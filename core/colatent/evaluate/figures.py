@@ -225,10 +225,10 @@ def _errors(axis: Any, one: StreamDiagnosis) -> None:
     axis.axhline(max(FEWEST, 1.0 - split.clean), color="tab:orange", linestyle="--", label="true latents")
     axis.axvspan(split.readable_t, 1.02, color="grey", alpha=0.12, label="another content may be as right")
     axis.set_yscale("log")
-    axis.set_ylim(FEWEST, 30.0)
+    axis.set_ylim(FEWEST, 1.0)
     axis.set_yticks([1e-3, 1e-2, 1e-1, 1.0], ["0.1%", "1%", "10%", "100%"])
     _times(axis)
-    axis.legend(fontsize=8, loc="upper left", ncols=2)
+    axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=2)
     axis.set_ylabel("units wrong (log)")
 
 

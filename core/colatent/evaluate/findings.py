@@ -60,7 +60,7 @@ def _low_snr(one: StreamDiagnosis) -> Found:
         yield (
             f"log SNR of {len(low)} of {len(one.latents.mean)} channels is under {LOW_LOG_SNR:g} "
             f"(lowest {min(low):.1f}): the prior has to model noise that carries nothing",
-            "lower the weight of the KL in stage codec, or fix a higher SNR",
+            "fix a higher SNR (log_snr); where it is learned, a lower weight of the KL in stage codec raises it",
         )
 
 
@@ -83,12 +83,17 @@ def _off_scale(one: StreamDiagnosis) -> Found:
 
 
 def _poor_decoder(one: StreamDiagnosis) -> Found:
-    if one.reconstruction is not None and one.reconstruction.share < LOW_RECONSTRUCTION:
-        yield (
-            f"the decoder gets {one.reconstruction.share:.1%} of held-out units right from true latents, "
-            f"under {LOW_RECONSTRUCTION:.0%}: no prior can do better",
-            "train stage codec longer, or give it more channels or less KL",
-        )
+    if one.reconstruction is None or one.reconstruction.share >= LOW_RECONSTRUCTION:
+        return
+    what = (
+        f"the decoder gets {one.reconstruction.share:.1%} of held-out units right from true latents, "
+        f"under {LOW_RECONSTRUCTION:.0%}: no prior can do better"
+    )
+    of_mean = None if one.robustness is None else one.robustness.share[0]
+    if of_mean is not None and of_mean >= LOW_RECONSTRUCTION:
+        yield f"{what} (from the posterior's mean it gets {of_mean:.1%}: its noise costs the rest)", "use a higher SNR"
+    else:
+        yield what, "train stage codec longer, or give it more channels or less KL"
 
 
 def _later(one: StreamDiagnosis) -> Found:
@@ -163,7 +168,12 @@ def _harmful(one: StreamDiagnosis) -> Found:
     if one.denoising is None:
         return
     rows = zip(one.denoising.t, one.denoising.denoised, one.denoising.undenoised, strict=True)
-    worse = [(before - after, t) for t, after, before in rows if before - after > HARM]
+    units = one.reconstruction.units if one.reconstruction is not None else 1
+    worse = [
+        (before - after, t)
+        for t, after, before in rows
+        if t <= KNOWING_TIMES[1] and before - after > max(HARM, _two_errors(before, units))
+    ]
     if worse:
         loss, t = max(worse)
         yield (
@@ -171,6 +181,11 @@ def _harmful(one: StreamDiagnosis) -> Found:
             f"right than decoding z_t as it is (more than {100 * HARM:g})",
             "train stage prior longer, or with a time law that draws smaller t",
         )
+
+
+def _two_errors(share: float, units: int) -> float:
+    """Two standard errors of a share of so many units: what is less may be chance."""
+    return 2.0 * (share * (1.0 - share) / max(1, units)) ** 0.5
 
 
 CHECKS: dict[str, Callable[[StreamDiagnosis], Found]] = {

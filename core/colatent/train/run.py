@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def train(
     plugins = plugins or load_plugins()
     run = prepare(config, plugins)
     path = Path(config.out or f"runs/{config.name}")
+    if resume and not is_run_folder(path):
+        warnings.warn(f"there is no run in {path} to resume: starting one", stacklevel=2)
     _build_or_restore(run, _saved(path, config.stages) if resume else {})
     if resume and is_run_folder(path):
         check_same_settings(path, config)

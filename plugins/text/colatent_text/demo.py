@@ -142,5 +142,5 @@ def _places(out: Path) -> list[str]:
         f"run     {out}",
         f"curves  {out / 'curves.png'}",
         f"report  {out / 'report.md'}",
-        f'try     colatent generate {out} --prompt "seventy-eight, seventy-nine, " --n 3',
+        f'try     colatent generate {out} --prompt "forty-one, forty-two," --n 3',
     ]

@@ -1,0 +1,13 @@
+"""What the audio plugin declares. Importing this file imports neither torch nor torchaudio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from colatent.plugins import CodecInfo, hookimpl
+
+
+@hookimpl
+def colatent_codecs() -> Iterable[CodecInfo]:
+    """The audio VAE."""
+    return []

@@ -249,8 +249,13 @@ def next_block(
     steps: int,
     guidance: float,
     window: int | None = None,
+    free: tuple[int, float] | None = None,
 ) -> list[Row]:
-    """Generate one block after `past`; every velocity is computed from scratch, branch by branch."""
+    """Generate one block after `past`; every velocity is computed from scratch, branch by branch.
+
+    free  None: guidance compares with the block alone. Else with the item alone: number of its first block, and where
+          it begins
+    """
     number = past[-1].block + 1 if past else 0
     group = past[-1].group + 1 if past else 0
 
@@ -264,8 +269,10 @@ def next_block(
         rows = [*past, *block]
         v = torch.stack(prior.velocity(rows, history_sees(rows, window=window))[len(past) :])
         if past and guidance != 1.0:
-            moved = [replace(row, position=row.position - positions[0]) for row in block]
-            alone = torch.stack(prior.velocity(moved, lambda i, j: True))
+            kept, origin = [row for row in past if free and row.block >= free[0]], free[1] if free else positions[0]
+            moved = [replace(row, position=row.position - origin) for row in (*kept, *block)]
+            without = prior.velocity(moved, history_sees(moved, window=window) if free else lambda i, j: True)
+            alone = torch.stack(without[len(kept) :])
             v = alone + guidance * (v - alone)
         return torch.cat([torch.zeros_like(v[: len(pinned)]), v[len(pinned) :]])
 

@@ -64,7 +64,7 @@ def generate(
     prior: Prior, requests: list[Request], *, blocks: int, window: int = 64, **settings: object
 ) -> list[Tensor]:
     """What the sampler makes of each request in `blocks` blocks, (L, C)."""
-    chosen = Settings(**({"steps": 2, "solver": "euler", "guidance": 1.0} | settings))  # type: ignore[arg-type]
+    chosen = Settings(**({"steps": 2, "solver": "euler", "guidance": 1.0, "unconditional": "alone"} | settings))  # type: ignore[arg-type]
     sampler = BlockSampler(prior, Lines(), requests, settings=chosen, window=window)  # type: ignore[arg-type]
     made = list(islice(sampler, blocks))
     return [torch.cat([block[item].z_LC for block in made]) for item in range(len(requests))]

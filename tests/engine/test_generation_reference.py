@@ -33,6 +33,7 @@ def slow(
     steps: int = 2,
     solver: str = "euler",
     guidance: float = 1.0,
+    condition: bool = False,
     dtype: torch.dtype = torch.float64,
 ) -> Tensor:
     """The same from the reference, for one request."""
@@ -62,6 +63,7 @@ def slow(
             solver=solver,
             guidance=guidance,
             window=window,
+            free=(first, offset) if condition else None,
         )
     return torch.stack([row.z for row in made])
 
@@ -148,6 +150,45 @@ def test_given_items_of_other_streams_and_axes(double, make_prior, dual_layers: 
     ]
     for one, found in zip(requests, generate(prior, requests, blocks=2, guidance=3.0), strict=True):
         assert_equal(found, slow(prior, one, blocks=2, guidance=3.0), 1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("window", [64, 7])
+@pytest.mark.parametrize("names", [("partial", "partial"), ("empty", "empty"), ("three and a bit", "two blocks")])
+def test_guidance_against_the_item_without_its_condition(
+    double, make_prior, names: tuple[str, str], window: int
+) -> None:
+    prior = make_prior({"text": CHANNELS, "image": 5}, dual_layers=1, layers=1)
+    picture, caption = record(6, seed=1, channels=5, block=6, axes=2), record(8, seed=2)
+    assert picture is not None
+    assert caption is not None
+    requests = [
+        request(names[0], seed=1, given=(given("image", picture),)),
+        request(names[1], seed=2, given=(given("text", caption), given("image", picture, same_group=True))),
+    ]
+    ways = {"guidance": 3.0, "window": window}
+    found = generate(prior, requests, blocks=3, unconditional="condition", **ways)
+    for one, latents in zip(requests, found, strict=True):
+        assert_equal(latents, slow(prior, one, blocks=3, condition=True, **ways), 1e-10)
+        assert_equal(latents, generate(prior, [one], blocks=3, unconditional="auto", **ways)[0], 1e-10)
+    alone = generate(prior, requests, blocks=3, unconditional="alone", **ways)
+    assert all(float((one - other).abs().max()) > 1e-3 for one, other in zip(found, alone, strict=True))
+
+
+@torch.no_grad()
+def test_guidance_against_the_condition_is_off_where_nothing_is_given(double, make_prior) -> None:
+    prior = make_prior({"text": CHANNELS})
+    one = [request("partial")]
+    assert_equal(
+        generate(prior, one, blocks=2, guidance=3.0, unconditional="condition")[0],
+        generate(prior, one, blocks=2, guidance=1.0)[0],
+        1e-10,
+    )
+    assert_equal(
+        generate(prior, one, blocks=2, guidance=3.0, unconditional="auto")[0],
+        generate(prior, one, blocks=2, guidance=3.0, unconditional="alone")[0],
+        1e-10,
+    )
 
 
 @torch.no_grad()

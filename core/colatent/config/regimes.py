@@ -56,6 +56,13 @@ def check_stages(stages: Mapping[Any, Any], joint: Any) -> None:
         raise ValueError(f"joint.{changed(joint)[0]} has no effect without stages.joint: add that stage or take it out")
 
 
+def check_batches(stages: Mapping[Any, Any], sources: Mapping[str, Any]) -> None:
+    """Refuse batches of sources (each a `SourceConfig`) where no stage draws whole steps from one source."""
+    own = [name for name, source in sources.items() if source.batch is not None]
+    if own and all(stage.draw != "step" for stage in stages.values()):
+        raise ValueError(f"data.sources.{own[0]}.batch has no effect: no stage has draw: step")
+
+
 def _check_joint(stages: Mapping[Any, Any], joint: Any) -> None:
     if "prior" in stages:
         raise ValueError("stages.prior and stages.joint would each train a prior: use init to go on from another")

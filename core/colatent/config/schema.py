@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from colatent.config.regimes import check_regime, check_stages
+from colatent.config.regimes import check_batches, check_regime, check_stages
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -64,6 +64,8 @@ class SourceConfig(Settings):
     """The dataset's own settings."""
     segments: tuple[SegmentConfig, ...] | None = None
     """Order of streams in a sequence. Default: every stream whose codec reads a field of the sample, all generated."""
+    batch: PositiveInt | None = None
+    """Sequences of a step that is drawn whole from this source (`draw: step`). Default: the stage's batch."""
 
 
 class DataConfig(Settings):
@@ -131,7 +133,10 @@ class FlowConfig(Settings):
     ragged: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of training blocks that begin with some clean latents of a block cut short, as a prompt leaves them."""
     history_dropout: float = Field(default=0.0, ge=0.0, le=1.0)
-    """Share of noisy blocks that see only themselves, the layout of guidance's unconditional branch."""
+    """Share of noisy blocks that see only themselves, the layout of guidance's unconditional branch `alone`."""
+    condition_dropout: float = Field(default=0.0, ge=0.0, le=1.0)
+    """Share of sequences of which one generated item is kept without what comes before it, the layout of guidance's
+    unconditional branch `condition`."""
 
 
 class StageConfig(Settings):
@@ -140,6 +145,9 @@ class StageConfig(Settings):
     steps: PositiveInt
     batch: PositiveInt = 16
     """Sequences (stage codec: samples) per step."""
+    draw: Literal["sample", "step"] = "sample"
+    """Whether each sample is drawn from the sources by their weights, or each step: then all its samples are of one
+    source, and equally laid out."""
     lr: PositiveFloat = 1e-3
     warmup: NonNegativeInt = 100
     schedule: Literal["cosine", "constant"] = "cosine"
@@ -199,6 +207,16 @@ class JointConfig(Settings):
         return steps - max(1, round(self.frozen_tail * steps))
 
 
+class StreamSampleConfig(Settings):
+    """How items of one stream are generated, where that differs."""
+
+    steps: PositiveInt | None = None
+    solver: Literal["euler", "midpoint", "heun"] | None = None
+    guidance: NonNegativeFloat | None = None
+    unconditional: Literal["auto", "alone", "condition"] | None = None
+    max_units: PositiveInt | None = None
+
+
 class SampleConfig(Settings):
     """How a trained model generates, unless the call says otherwise."""
 
@@ -206,10 +224,20 @@ class SampleConfig(Settings):
     solver: Literal["euler", "midpoint", "heun"] = "euler"
     guidance: NonNegativeFloat = 1.0
     """Scale s of classifier-free guidance u + s (c - u); 1 is off."""
+    unconditional: Literal["auto", "alone", "condition"] = "auto"
+    """What u sees. alone: the block by itself; condition: the item's own earlier blocks, and nothing that is given.
+    auto: condition where items are given, else alone."""
     max_units: PositiveInt = 128
     """Data units (tokens, ...) to generate where an item does not end before."""
     options: dict[str, dict[str, Any]] = {}
     """Options of the codecs' generation by stream (text: temperature, top_k, ...)."""
+    streams: dict[str, StreamSampleConfig] = {}
+    """The settings above for items of single streams."""
+
+    def of(self, stream: str | None) -> SampleConfig:
+        """The settings for items of one stream."""
+        own = None if stream is None else self.streams.get(stream)
+        return self if own is None else self.model_copy(update=own.model_dump(exclude_none=True))
 
 
 class RunConfig(Settings):
@@ -243,4 +271,5 @@ class RunConfig(Settings):
     @model_validator(mode="after")
     def _stages_agree(self) -> RunConfig:
         check_stages(self.stages, self.joint)
+        check_batches(self.stages, self.data.sources)
         return self

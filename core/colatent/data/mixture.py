@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,17 @@ class Drawn:
 class Mixture:
     """Endless draws from weighted sources."""
 
-    def __init__(self, sources: Mapping[str, tuple[Dataset, float]], *, seed: int) -> None:
+    def __init__(
+        self,
+        sources: Mapping[str, tuple[Dataset, float]],
+        *,
+        seed: int,
+        whole: bool = False,
+        sizes: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
+        """`whole`: all samples of a call of `take` are of one source, `sizes[source]` of them where that is given."""
         self._datasets = {name: dataset for name, (dataset, _) in sources.items()}
+        self._whole, self._sizes = whole, dict(sizes)
         weights = np.array([weight for _, weight in sources.values()])
         self._bounds = np.cumsum(weights / weights.sum())
         self._seed = seed
@@ -45,7 +55,10 @@ class Mixture:
 
     def take(self, count: int) -> list[Drawn]:
         """The next `count` samples."""
-        return [self._next() for _ in range(count)]
+        if not self._whole:
+            return [self._next(self._choose()) for _ in range(count)]
+        name = self._choose()
+        return [self._next(name) for _ in range(self._sizes.get(name, count))]
 
     def state(self) -> dict[str, Any]:
         """Position, JSON-able."""
@@ -58,10 +71,13 @@ class Mixture:
             raise UserError(what, where="data.sources", do="resume with the sources that it was begun with")
         self._drawn = {name: int(state["drawn"][name]) for name in self._datasets}
 
-    def _next(self) -> Drawn:
-        total = sum(self._drawn.values())
-        place = generator(self._seed, "mixture", total).uniform()
-        name = list(self._datasets)[min(int(np.searchsorted(self._bounds, place, side="right")), len(self._bounds) - 1)]
+    def _choose(self) -> str:
+        """The source that comes next: a function of the seed and of how many samples were drawn, so that every rank
+        that drew as many chooses alike."""
+        place = generator(self._seed, "mixture", sum(self._drawn.values())).uniform()
+        return list(self._datasets)[min(int(np.searchsorted(self._bounds, place, side="right")), len(self._bounds) - 1)]
+
+    def _next(self, name: str) -> Drawn:
         count = self._drawn[name]
         self._drawn[name] = count + 1
         epoch, place_in_epoch = divmod(count, len(self._datasets[name]))

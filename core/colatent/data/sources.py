@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from colatent.config.checks import validate
 from colatent.config.schema import RunConfig, SegmentConfig
@@ -16,16 +16,17 @@ from colatent.plugins.pluginset import PluginSet
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The datasets of a run: for training, held out, and their orders of streams."""
+    """The datasets of a run: for training, held out, their orders of streams, and batches of their own."""
 
     training: Mapping[str, tuple[Dataset, float]]
     heldout: Mapping[str, Dataset]
     segments: Mapping[str, tuple[SegmentConfig, ...]]
+    sizes: Mapping[str, int] = field(default_factory=dict)
 
-    def mixture(self, *, seed: int, stream: str | None = None) -> Mixture:
-        """The training samples; with `stream`, of the sources that have it."""
+    def mixture(self, *, seed: int, stream: str | None = None, whole: bool = False) -> Mixture:
+        """The training samples; with `stream`, of the sources that have it; `whole`: a step's are all of one source."""
         names = [name for name in self.training if stream is None or stream in self.streams_of(name)]
-        return Mixture({name: self.training[name] for name in names}, seed=seed)
+        return Mixture({name: self.training[name] for name in names}, seed=seed, whole=whole, sizes=self.sizes)
 
     def streams_of(self, source: str) -> set[str]:
         """The streams in a source's sequences."""
@@ -55,7 +56,8 @@ def open_sources(config: RunConfig, plugins: PluginSet, infos: Mapping[str, Code
         if not len(training[name][0]) or not len(heldout[name]):
             raise UserError("has no samples to train on or none held out", where=where, do="give it more data")
         segments[name] = _segments(source.segments, infos, declared.fields, where=where)
-    return Sources(training=training, heldout=heldout, segments=segments)
+    sizes = {name: source.batch for name, source in config.data.sources.items() if source.batch is not None}
+    return Sources(training=training, heldout=heldout, segments=segments, sizes=sizes)
 
 
 def _segments(

@@ -11,7 +11,7 @@ Axes: N rows, S rows of one stream, T distinct times, C channels, K blocks of a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -53,6 +53,15 @@ def draw_noise(config: FlowConfig, stream: str, encoded: Encoded, *names: Name) 
         "noise_LC": normal(encoded.mean_LC.shape, *names, "noise"),
         "alone_K": tuple(bool(flag) for flag in dropped),
     }
+
+
+def draw_lone(config: FlowConfig, generated: Sequence[bool], *names: Name) -> int | None:
+    """Which segment of a sequence is kept without all the others, for a share `condition_dropout`: one of the
+    `generated` that have something before them. None: the sequence stays whole."""
+    rng, later = generator(*names, "condition"), [index for index, flag in enumerate(generated) if flag and index]
+    if not later or rng.uniform() >= config.condition_dropout:
+        return None
+    return later[int(rng.integers(len(later)))]
 
 
 def velocity_errors(prior: VelocityNetwork, batch: PackedBatch) -> dict[str, tuple[Tensor, Tensor]]:

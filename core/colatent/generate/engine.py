@@ -1,9 +1,10 @@
 """The generation loop: fill the cache, then block by block solve the flow, commit the block, decode it.
 
-The two guidance branches are one pass: the conditional rows read the cache, the unconditional ones see their own block
-alone. (Rotary is relative, so a block alone is the same at any position; it need not be moved to 0.) Latents of a
-prompt's partial block are pinned: at t = 0, with their value put back after every step. The loop is a generator that
-stops between the solver's steps too, so that there is one sampler for who wants items and for who wants to look on.
+The two guidance branches are one pass. Where the unconditional one is the block alone, its rows read no cache. (Rotary
+is relative, so a block alone is the same at any position; it need not be moved to 0.) Where it is the item without what
+is given, it has rows of the cache of its own, filled and committed like the others. Latents of a prompt's partial block
+are pinned: at t = 0, with their value put back after every step. The loop is a generator that stops between the steps
+of the solver too, so that there is one sampler for who wants items and for who wants to look on.
 
 Axes: B samples, K latents of a block, C channels, N rows of the flat batch.
 """
@@ -11,7 +12,7 @@ Axes: B samples, K latents of a block, C channels, N rows of the flat batch.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -71,10 +72,12 @@ class BlockSampler:
     ) -> None:
         """`new`: latents that will probably be generated at most; memory for more is taken when they come."""
         self.prior, self.requests, self.settings = prior, requests, settings
+        (self.branch,) = {settings.branch(request) for request in requests}  # samples of a batch are guided alike
+        self.freed = [replace(request, given=()) for request in requests] if self.branch == "condition" else []
         self.device = next(prior.parameters()).device
         self.target = requests[0].target
         self.channels = prior.channels[self.target]
-        self.prefixes = [prefix_of(request, channels=self.channels) for request in requests]
+        self.prefixes = [prefix_of(request, channels=self.channels) for request in (*requests, *self.freed)]
         self.plans = [codec.plan(r.plan_request()) for r in requests]
         self.grid = uniform_grid(settings.steps)
         visited = times_visited(settings.solver, self.grid)
@@ -111,7 +114,7 @@ class BlockSampler:
     def _fill(self, block: int) -> KVCache:
         """The cache with everything that is given."""
         cache = self.prior.new_cache(
-            batch=len(self.requests), window=self._window, block=block, expected=self._expected
+            batch=len(self.prefixes), window=self._window, block=block, expected=self._expected
         )
         batch = pack_prefixes(self.prefixes, window=self._window)
         if batch is not None and self._window:
@@ -139,29 +142,36 @@ class BlockSampler:
         flag_BK = torch.zeros(len(self.requests), length, dtype=torch.bool)
         value_BKC = torch.zeros(len(self.requests), length, self.channels)
         if self._number == 0:
-            for row, prefix in enumerate(self.prefixes):
+            for row, prefix in enumerate(self.prefixes[: len(self.requests)]):
                 count = len(prefix.pinned_RC)
                 flag_BK[row, :count], value_BKC[row, :count] = True, prefix.pinned_RC
         return flag_BK.to(self.device), value_BKC.to(self.device)
 
 
 class _Block:
-    """One block of every sample on its way from noise to latents."""
+    """One block of every sample on its way from noise to latents.
+
+    kept   rows that read the cache, as often as there are samples: twice where a branch has a cache of its own
+    times  how often the samples stand in a pass that gives velocities: twice where they are guided
+    """
 
     def __init__(self, sampler: BlockSampler, plans: Sequence[BlockPlan]) -> None:
         assert sampler.cache is not None
         self.sampler, self.cache, self.plans = sampler, sampler.cache, plans
         self.batch, self.length = len(plans), plans[0].length
         self.pinned_BK, self.value_BKC = sampler.pinned(self.length)
-        placed = [place(p.positions_LA, x.offset) for p, x in zip(plans, sampler.prefixes, strict=True)]
-        self.positions_N3 = torch.cat(placed).to(sampler.device)
         # Where a sample has no history both branches are the same, so guidance is off.
-        history_B = (self.cache.length_B > 0).to(sampler.device)
-        self.scale_B11 = torch.where(history_B, sampler.settings.guidance, 1.0)[:, None, None]
-        self.guided = sampler.settings.guidance != 1.0 and bool(history_B.any())
-        mask_BQK = self.cache.mask_BQK(self.length)
-        self.single = branch_layout(self.batch, self.length, mask_BQK, alone=False)
-        self.both = branch_layout(self.batch, self.length, mask_BQK, alone=True) if self.guided else self.single
+        guided_B = self.cache.length_B[: self.batch] > 0
+        self.scale_B11 = torch.where(guided_B, sampler.settings.guidance, 1.0)[:, None, None].to(sampler.device)
+        self.kept = 2 if sampler.freed else 1
+        self.times = 2 if sampler.branch is not None and bool(guided_B.any()) else self.kept
+        offsets = [prefix.offset for prefix in sampler.prefixes] * (1 if sampler.freed else self.times)
+        placed = [place(p.positions_LA, x) for p, x in zip([*plans] * self.times, offsets, strict=True)]
+        self.positions_N3 = torch.cat(placed).to(sampler.device)
+        mask_BQK, rows = self.cache.mask_BQK(self.length), self.batch * self.kept
+        self.reading = branch_layout(rows, self.length, mask_BQK, alone=False)
+        alone = self.times > self.kept
+        self.solving = branch_layout(rows, self.length, mask_BQK, alone=True) if alone else self.reading
 
     def solve(self) -> Generator[Step, None, Tensor]:
         """Noise to latents, step by step."""
@@ -180,28 +190,35 @@ class _Block:
 
     def velocity(self, z_BKC: Tensor, t: float) -> Tensor:
         """Guided velocity at one time; zero for pinned latents, which so keep their value."""
-        copies = 2 if self.guided else 1
         index_BK = torch.where(self.pinned_BK, 0, self.sampler.times.index(t))
-        v = self._run(z_BKC.repeat(copies, 1, 1), index_BK.repeat(copies, 1), self.both)
-        if self.guided:
-            conditional, alone = v.chunk(2)
-            v = guide(conditional, alone, self.scale_B11)
+        v = self._run(z_BKC, index_BK, self.solving, copies=self.times)
+        if self.times == 2:
+            conditional, unconditional = v.chunk(2)
+            v = guide(conditional, unconditional, self.scale_B11)
         return v.masked_fill(self.pinned_BK[..., None], 0.0)
 
     def commit(self, z_BKC: Tensor) -> None:
         """One pass at t = 0, whose keys stay in the cache."""
-        self._run(z_BKC, torch.zeros_like(self.pinned_BK, dtype=torch.int64), self.single, wanted={})
+        index_BK = torch.zeros_like(self.pinned_BK, dtype=torch.int64)
+        self._run(z_BKC, index_BK, self.reading, copies=self.kept, wanted={})
 
     def _run(
-        self, z_BKC: Tensor, index_BK: Tensor, layout: Layout, *, wanted: Mapping[str, Tensor | None] | None = None
+        self,
+        z_BKC: Tensor,
+        index_BK: Tensor,
+        layout: Layout,
+        *,
+        copies: int,
+        wanted: Mapping[str, Tensor | None] | None = None,
     ) -> Tensor:
-        sampler, copies = self.sampler, len(z_BKC) // self.batch
+        """The prior on so many copies of the block, one after the other."""
+        sampler, z_BKC = self.sampler, z_BKC.repeat(copies, 1, 1)
         velocity = sampler.prior(
             {sampler.target: z_BKC.flatten(0, 1)},
             layout=layout,
             rows={sampler.target: None},
-            positions_N3=self.positions_N3.repeat(copies, 1),
-            t_index_N=index_BK.flatten(),
+            positions_N3=self.positions_N3[: layout.length],
+            t_index_N=index_BK.repeat(copies, 1).flatten(),
             modulation=sampler.modulation,
             cache=self.cache,
             wanted=wanted,

@@ -16,7 +16,7 @@ from colatent.checkpoint.resolve import resolve_model
 from colatent.config.checks import validate
 from colatent.config.schema import PriorConfig, SampleConfig
 from colatent.errors import UserError
-from colatent.generate.prompts import promptable, read_prompt
+from colatent.generate.prompts import promptable, promptables, read_prompt
 from colatent.generate.requests import (
     Ask,
     Asked,
@@ -89,7 +89,7 @@ class Model:
 
         `progress(done, total)` is called after each batch. Other keywords: see `Ask`.
         """
-        asked = settle(self.sample, ask)
+        asked = self._settle(ask)
         check_counts(n=(n, 1), batch=(batch, 1))
         if isinstance(prompts, str):
             raise UserError(
@@ -122,6 +122,13 @@ class Model:
         """The one stream that a bare string prompts."""
         return promptable(self.codecs)
 
+    def _settle(self, ask: Ask) -> Asked:
+        """What is asked, with the config's settings for the stream that is generated."""
+        target = ask.get("target")
+        if target is None and len(names := promptables(self.codecs)) == 1:
+            (target,) = names
+        return settle(self.sample.of(target), ask)
+
     def _requests(self, prompt: Prompt, *, asked: Asked, samples: Sequence[int]) -> list[Request]:
         read = read_prompt(self.codecs, prompt, target=asked.target)
         options = {**self.sample.options.get(read.target, {}), **asked.options}
@@ -144,7 +151,7 @@ class Model:
         return Running(self.prior, codec, requests, settings=asked.settings, window=self.window, new=new)
 
     def _run_one(self, prompt: Prompt, *, sample: int, ask: Ask) -> Running:
-        asked = settle(self.sample, ask)
+        asked = self._settle(ask)
         check_counts(sample=(sample, 0))
         requests = self._requests(prompt, asked=asked, samples=[sample])
         return self._run(requests, asked, new=sum(block_lengths(self.codecs[requests[0].target], requests[0])))

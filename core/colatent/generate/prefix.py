@@ -94,10 +94,10 @@ def split_own(own: Encoded) -> tuple[int, int, int]:
     return whole, count, real
 
 
-def prefix_length(request: Request) -> int:
-    """Latents that a request puts into the cache."""
+def prefix_lengths(request: Request) -> tuple[int, int]:
+    """Latents that a request puts into the cache: of what is given, and of the item's own beginning."""
     own = 0 if request.own is None else split_own(request.own)[0]
-    return own + sum(len(one.latents.mean_LC) for one in request.given)
+    return sum(len(one.latents.mean_LC) for one in request.given), own
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

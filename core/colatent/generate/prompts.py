@@ -61,11 +61,16 @@ def read_prompt(codecs: Mapping[str, Codec], prompt: Prompt, *, target: str | No
 
 def promptable(codecs: Mapping[str, Codec]) -> str:
     """The one stream that a bare string prompts."""
-    names = [name for name, codec in codecs.items() if isinstance(codec, Promptable)]
+    names = promptables(codecs)
     if len(names) != 1:
         what = f"{len(names)} streams of this model take a string as a prompt (streams: {', '.join(codecs)})"
         raise UserError(what, do="name the stream: Given(stream, item) and target=")
     return names[0]
+
+
+def promptables(codecs: Mapping[str, Codec]) -> list[str]:
+    """The streams that a bare string could prompt."""
+    return [name for name, codec in codecs.items() if isinstance(codec, Promptable)]
 
 
 def _all_given(prompt: Prompt) -> TypeGuard[Sequence[Given]]:

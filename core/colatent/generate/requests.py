@@ -15,6 +15,7 @@ from colatent.plugins.contract import Encoded, Item, PlanRequest
 
 Value = TypeVar("Value")
 
+UNCONDITIONAL = ("auto", "alone", "condition")
 MOST_GUIDANCE, MOST_STEPS = 1e6, 100_000
 """Far beyond any use; what lies further is a slip of the hand that would cost memory or overflow."""
 
@@ -43,6 +44,7 @@ class Ask(TypedDict, total=False):
     max_new_tokens  budget in the target's data units; an item may end before
     steps, solver   how the flow is solved, see `colatent.flow.solvers`
     guidance        scale of classifier-free guidance, 1 is off
+    unconditional   what guidance compares with: "alone", "condition" or "auto", see `SampleConfig`
     seed            sample i of a prompt is a function of (seed, i), the prompt and these settings; default 0
     options         of the target's codec, on top of those of the config (text: temperature, stop, ...)
     """
@@ -52,6 +54,7 @@ class Ask(TypedDict, total=False):
     steps: int | None
     solver: str | None
     guidance: float | None
+    unconditional: str | None
     seed: int | None
     options: Mapping[str, Any] | None
 
@@ -67,11 +70,20 @@ class GivenLatents:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to solve the flow."""
+    """How to solve the flow; `unconditional`: what guidance's second branch sees, as in `SampleConfig`."""
 
     steps: int
     solver: str
     guidance: float
+    unconditional: str = "auto"
+
+    def branch(self, request: Request) -> str | None:
+        """The unconditional branch of a request: "alone", "condition", or None where there is nothing to guide."""
+        if self.guidance == 1.0:
+            return None
+        if self.unconditional == "alone" or (self.unconditional == "auto" and not request.given):
+            return "alone"
+        return "condition" if request.given else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +110,7 @@ def settle(sample: SampleConfig, ask: Ask) -> Asked:
             steps=_said(ask.get("steps"), sample.steps),
             solver=_said(ask.get("solver"), sample.solver),
             guidance=_said(ask.get("guidance"), sample.guidance),
+            unconditional=_said(ask.get("unconditional"), sample.unconditional),
         ),
         options=_said(ask.get("options"), {}),
     )
@@ -113,6 +126,8 @@ def _check(asked: Asked) -> None:
     settings = asked.settings
     if settings.solver not in SOLVERS:
         raise UserError(f"unknown solver {settings.solver!r}", do=f"use one of {', '.join(SOLVERS)}")
+    if settings.unconditional not in UNCONDITIONAL:
+        raise UserError(f"unknown branch {settings.unconditional!r}", do=f"use one of {', '.join(UNCONDITIONAL)}")
     check_counts(steps=(settings.steps, 1), seed=(asked.seed, 0))
     if settings.steps > MOST_STEPS:
         raise UserError(f"is {settings.steps}, it must be at most {MOST_STEPS}", where="steps")

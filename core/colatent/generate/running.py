@@ -18,7 +18,7 @@ import torch
 
 from colatent.generate.collect import CollectingStream, join
 from colatent.generate.engine import BlockSampler, Made, Step
-from colatent.generate.prefix import prefix_length
+from colatent.generate.prefix import prefix_lengths
 from colatent.generate.requests import Piece, Request, Result, Settings, State
 from colatent.plugins.contract import Codec, DecodeStream, Latents, StreamingCodec
 from colatent.prior.dit import Prior
@@ -42,7 +42,7 @@ def batches(codecs: Mapping[str, Codec], requests: Sequence[Request], *, size: i
     groups: dict[tuple[Any, ...], list[int]] = {}
     for number, request in enumerate(requests):
         lengths = block_lengths(codecs[request.target], request)
-        groups.setdefault((request.target, prefix_length(request), lengths), []).append(number)
+        groups.setdefault((request.target, prefix_lengths(request), lengths), []).append(number)
     return [
         Batch(numbers=tuple(some[start : start + size]), lengths=lengths)
         for (_, _, lengths), some in groups.items()

@@ -80,7 +80,7 @@ def _check_names(config: RunConfig, sources: Sources) -> None:
             do = "add it to the segments of a source or take it out"
             raise UserError("no source has this stream", where=f"streams.{name}", do=do)
     by_stream: dict[str, Mapping[str, Any]] = {"flow.times": config.flow.times, "flow.weights": config.flow.weights}
-    by_stream["sample.options"] = config.sample.options
+    by_stream |= {"sample.options": config.sample.options, "sample.streams": config.sample.streams}
     for where, names in by_stream.items():
         for name in names:
             if name not in config.streams:

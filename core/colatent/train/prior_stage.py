@@ -225,7 +225,7 @@ def fixed_t_losses(run: Run, module: nn.Module, drawn: Sequence[Drawn]) -> dict[
     """Flow loss by stream and t, with every generated block at that noise level. The noise is the same at each t and at
     each call; nothing is pinned or dropped."""
     config, totals = run.config, defaultdict[tuple[str, float], Tensor](lambda: torch.zeros(2))
-    plain = config.flow.model_copy(update={"ragged": 0.0, "history_dropout": 0.0})
+    plain = config.flow.model_copy(update={"ragged": 0.0, "history_dropout": 0.0, "condition_dropout": 0.0})
     for start in range(0, len(drawn), EVAL_BATCH):
         sequences = build_sequences(
             drawn[start : start + EVAL_BATCH],

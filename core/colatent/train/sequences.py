@@ -17,7 +17,7 @@ from torch import Tensor
 from colatent.config.schema import FlowConfig, SegmentConfig
 from colatent.data.mixture import Drawn
 from colatent.data.streams import Stream, cut_items
-from colatent.flow.objective import draw_cuts, draw_noise
+from colatent.flow.objective import draw_cuts, draw_lone, draw_noise
 from colatent.latents.draws import Name, normal
 from colatent.latents.sequence import LatentSequence, Segment
 from colatent.plugins.contract import Encoded, Item, Latents, RaggedCodec
@@ -25,11 +25,12 @@ from colatent.plugins.contract import Encoded, Item, Latents, RaggedCodec
 
 @dataclass(frozen=True)
 class _Place:
-    """Where one item stands: sample, segment and the names of its randomness."""
+    """Where one item stands: sample, segment, the names of its randomness, and those of its whole sequence's."""
 
     sample: int
     segment: int
     names: tuple[Name, ...]
+    origin: tuple[Name, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,7 @@ def encode_streams(
     found = {}
     for name, stream in streams.items():
         places = [
-            _Place(number, index, (seed, name, one.epoch, one.key, index))
+            _Place(number, index, (seed, name, one.epoch, one.key, index), (seed, one.epoch, one.key))
             for number, one in enumerate(drawn)
             for index, segment in enumerate(segments[one.source])
             if segment.stream == name
@@ -127,7 +128,14 @@ def join_sequences(
     sequences: dict[int, list[Segment]] = {}
     for sample, segment in sorted(segments):
         sequences.setdefault(sample, []).append(segments[sample, segment])
-    return [tuple(sequence) for sequence in sequences.values()]
+    origins = {place.sample: place.origin for some in encoded.values() for place in some.places}
+    return [_conditioned(sequence, flow, origins[sample]) for sample, sequence in sequences.items()]
+
+
+def _conditioned(sequence: Sequence[Segment], flow: FlowConfig, names: tuple[Name, ...]) -> LatentSequence:
+    """The sequence, or one item of it as it is where no condition is given: alone, counted from its own start."""
+    lone = draw_lone(flow, [segment.generated for segment in sequence], *names)
+    return tuple(sequence) if lone is None else (replace(sequence[lone], same_group=False),)
 
 
 def _draw(record: Encoded, place: _Place) -> Latents:

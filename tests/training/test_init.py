@@ -90,6 +90,19 @@ def test_only_what_is_new_trains_its_codec(text: Path, tmp_path: Path) -> None:
     assert colatent.load(alone).codecs.keys() == {"text"}
 
 
+@pytest.mark.parametrize("prior", [{}, {"layers": 1, "dual_layers": 1}], ids=["shared", "dual"])
+def test_dropping_a_stream_leaves_the_rest_as_it_was(prior: dict[str, int], text: Path, tmp_path: Path) -> None:
+    tree = changed(with_grid(text, **prior), stages__prior__steps=3)
+    mixed = run(tree, tmp_path / "mixed", plugins=plugins_with_grid())
+    without = changed(TEXT, init=str(mixed), prior=TEXT["prior"] | prior)
+    of, kept = built(without, tmp_path)
+    before = colatent.load(mixed, plugins=plugins_with_grid()).prior.state_dict()
+    after = kept.state_dict()
+    assert set(before) - set(after) == {name for name in before if ".grid." in name} != set()
+    assert all(torch.equal(before[name], value) for name, value in after.items())
+    assert of.facts["text"] == read_facts(last(mixed, "prior"), "text")
+
+
 @pytest.mark.parametrize(
     ("prior", "line"),
     [

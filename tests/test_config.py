@@ -12,6 +12,7 @@ import pytest
 from pydantic import Field, ValidationError, field_validator
 
 from colatent.config import RunConfig, Settings, load, validate
+from colatent.config.schema import PriorConfig
 from colatent.errors import UserError
 
 GOOD = """
@@ -259,6 +260,12 @@ def test_validate_gives_the_model_and_names_the_file():
 def test_every_error_type_of_the_schema_reads_as_one_line():
     with pytest.raises(UserError, match=r"^name: missing; add it or pass name=VALUE \(and 3 more\)$"):
         validate(RunConfig, {})
+
+
+def test_a_rule_between_settings_is_not_mended_by_one_value():
+    values = {"width": 32, "heads": 3}
+    with pytest.raises(UserError, match=r"^prior: width 32 must be a multiple of 2 x heads \(3\); change one of them$"):
+        validate(PriorConfig, values, where="prior")
 
 
 def test_configs_do_not_import_torch():

@@ -22,6 +22,7 @@ THETA = 10_000.0
 """Base of the published prior's rotary frequencies, which its config does not name."""
 
 BOOKKEEPING = {"architectures", "auto_map", "dtype", "model_type", "torch_dtype", "transformers_version"}
+BOOKKEEPING |= {"output_attentions", "output_hidden_states", "return_dict", "use_cache"}
 """What the library that wrote a published config adds; it says nothing of the network."""
 
 

@@ -47,6 +47,16 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def make_folder(path: Path) -> Path:
+    """A folder for results, made before the work that they cost. Raises `UserError` where it cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"cannot be used as a folder: {error.strerror or error}"
+        raise UserError(what, where=str(path), do="choose another --out") from error
+    return path
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder last: a rename is only on the disk once its folder is synced."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -48,9 +48,10 @@ def diagnose(
     example data.path=FILE where it has moved.
     """
     from colatent.checkpoint.resolve import run_of
+    from colatent.checkpoint.storage import make_folder
 
     run, config = run_of(model), data_config(model, data, overrides)
-    folder = Path(out) if out is not None else Path("diagnosis") if run is None else run.path / "diagnosis"
+    folder = make_folder(Path(out) if out else Path("diagnosis") if run is None else run.path / "diagnosis")
 
     from colatent.evaluate.findings import findings
 
@@ -90,15 +91,9 @@ def _write(folder: Path, found: Diagnosis, document: dict[str, Any]) -> list[Pat
     import json
 
     from colatent.checkpoint.storage import atomic_write_bytes, atomic_write_text
-    from colatent.errors import UserError
     from colatent.evaluate.figures import draw_figures
 
     drawn = draw_figures(found)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        what = f"cannot be used as a folder: {error.strerror or error}"
-        raise UserError(what, where=str(folder), do="choose another --out") from error
     for name, data in drawn.items():
         atomic_write_bytes(folder / name, data)
     atomic_write_text(folder / DOCUMENT, json.dumps(document, indent=1, ensure_ascii=False) + "\n")

@@ -93,7 +93,11 @@ def _problem(model: type[BaseModel], values: Mapping[str, Any], details: ErrorDe
         return _Problem(key=key, what="missing", do=f"add it or pass {key}=VALUE")
     if kind == "string_type" and isinstance(details["input"], int | float):
         return _Problem(key=key, what=_rule(details), do="put it in quotes")
-    return _Problem(key=key, what=_rule(details), do=f"change it or pass {key}=VALUE" if path else "change it")
+    # A rule between several settings points at the mapping that holds them, which is no VALUE to pass.
+    single = path and not isinstance(details["input"], Mapping | BaseModel)
+    return _Problem(
+        key=key, what=_rule(details), do=f"change it or pass {key}=VALUE" if single else "change one of them"
+    )
 
 
 def _path(values: Any, details: ErrorDetails) -> list[str | int]:

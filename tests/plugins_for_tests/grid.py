@@ -93,6 +93,7 @@ def colatent_codecs() -> Iterable[CodecInfo]:
             fields=("grid",),
             factory="plugins_for_tests.grid_codec:GridCodec",
             config=f"{HERE}:GridConfig",
+            summary="Linear VAE over square patches",
         )
     ]
 
@@ -102,7 +103,8 @@ def colatent_datasets() -> Iterable[DatasetInfo]:
     """Pictures with captions."""
     fields = ("text", "grid")
     factory, config = f"{HERE}:Captions", f"{HERE}:CaptionsConfig"
-    return [DatasetInfo(name="captions", fields=fields, factory=factory, config=config)]
+    summary = "pictures with captions"
+    return [DatasetInfo(name="captions", fields=fields, factory=factory, config=config, summary=summary)]
 
 
 def plugins_with_grid() -> PluginSet:

@@ -76,28 +76,29 @@ def info(name: str, as_json: bool) -> None:
 
 
 @plugins.command()
-@click.argument("name")
+@click.argument("name", required=False)
+@click.option("--list", "list_checks", is_flag=True, help="List all checks and what each holds, and run none.")
 @json_option
 @click.pass_context
-def validate(ctx: click.Context, name: str, as_json: bool) -> None:
+def validate(ctx: click.Context, name: str | None, list_checks: bool, as_json: bool) -> None:
     """Check that NAME (a plugin, a codec or a dataset) keeps to the contract; exit status 2 if it does not.
 
     Example: colatent plugins validate text
     """
+    if list_checks:
+        _list_checks(as_json=as_json)
+        return
+    if name is None:
+        raise click.UsageError("Missing argument 'NAME'.", ctx)
     found = load_plugins()
     plugin = _find(found, name)
     if plugin.state != "active":
         raise UserError(f"{plugin.title} is {plugin.state}: {plugin.reason}") from plugin.error
-    from colatent.testing.checks import Result, check_codec, check_dataset
+    from colatent.testing.catalogue import examine, examine_plugin
 
-    only = name if (name in found.codecs or name in found.datasets) and name != plugin.name else None
-    results: list[Result] = []
-    for codec in plugin.codecs:
-        if only in (None, codec.name):
-            results += check_codec(found, codec.name)
-    for dataset in plugin.datasets:
-        if only in (None, dataset.name):
-            results += check_dataset(found, dataset.name)
+    of_plugin = _is_called(plugin, name)
+    examinations = examine_plugin(found, plugin) if of_plugin else examine(found, name)
+    results = [result for examination in examinations for result in examination.results()]
     failed = [each for each in results if each.state == "failed"]
     if as_json:
         print_json({"plugin": plugin.name, "ok": not failed, "checks": [asdict(each) for each in results]})
@@ -109,6 +110,19 @@ def validate(ctx: click.Context, name: str, as_json: bool) -> None:
     if failed:
         click.echo(f"colatent: {len(failed)} of {len(results)} checks of {plugin.title} failed", err=True)
         ctx.exit(2)
+
+
+def _list_checks(*, as_json: bool) -> None:
+    from colatent.testing.catalogue import CODEC_CHECKS, DATASET_CHECKS
+
+    kinds: dict[str, tuple[Any, ...]] = {"codec": CODEC_CHECKS, "dataset": DATASET_CHECKS}
+    if as_json:
+        print_json(
+            {kind: [{"name": each.name, "contract": each.contract} for each in some] for kind, some in kinds.items()}
+        )
+        return
+    rows = [(kind, each.name, each.contract) for kind, some in kinds.items() for each in some]
+    print_table([("OF A", "CHECK", "CONTRACT"), *rows])
 
 
 @plugins.command()

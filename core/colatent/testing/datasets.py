@@ -2,57 +2,62 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import pickle
 
-import numpy as np
+from colatent.testing.declaration import check_round_trip, check_words
+from colatent.testing.requiring import check_closed, require, same
+from colatent.testing.running import check
+from colatent.testing.subject import DatasetSubject, first_samples
 
-from colatent.data.dataset import Sample
-from colatent.plugins import DatasetInfo, PluginSet
-from colatent.testing.running import Check, SkippedError, check_closed, require, same
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetSubject:
-    """One dataset under test."""
-
-    found: PluginSet
-    info: DatasetInfo
+SAMPLES = 3
 
 
-def samples(found: PluginSet, info: DatasetInfo, count: int) -> list[Sample]:
-    """The first training samples of a dataset; none where it cannot be built without settings."""
-    model = found.dataset_config(info.name)
-    if any(field.is_required() for field in model.model_fields.values()):
-        return []
-    dataset: Any = found.dataset_class(info.name)(model(), split="train")
-    return [dataset.sample(index, np.random.default_rng(index)) for index in range(min(count, len(dataset)))]
+@check(vital=True)
+def config(subject: DatasetSubject) -> None:
+    """The settings are frozen and refuse unknown keys."""
+    check_closed(subject.model)
 
 
-def _config(subject: DatasetSubject) -> None:
-    check_closed(subject.found.dataset_config(subject.info.name))
+@check()
+def metadata(subject: DatasetSubject) -> None:
+    """The declaration has a summary of one line, distinct fields, and the fields that registry.toml lists."""
+    check_words(summary=subject.info.summary, fields=subject.info.fields)
+    entry, declared = subject.found.registry.datasets.get(subject.info.name), subject.info.fields
+    if entry:
+        require(declared == entry.fields, f"fields is {declared!r}, registry.toml says {entry.fields!r}")
 
 
-def _class(subject: DatasetSubject) -> None:
+@check(vital=True)
+def class_(subject: DatasetSubject) -> None:
+    """The class has a length and numbered samples."""
     built = subject.found.dataset_class(subject.info.name)
     missing = [name for name in ("__len__", "sample") if not callable(getattr(built, name, None))]
     require(not missing, f"lacks {', '.join(missing)}")
 
 
-def _samples(subject: DatasetSubject) -> None:
-    first, again = (samples(subject.found, subject.info, 3) for _ in range(2))
-    if not first:
-        raise SkippedError("cannot be built without settings")
+@check()
+def config_round_trip(subject: DatasetSubject) -> None:
+    """The settings come back equal from JSON and from YAML."""
+    subject.build()
+    check_round_trip(subject.model())
+
+
+@check()
+def samples_(subject: DatasetSubject) -> None:
+    """Samples have the declared fields, and are functions of their number and generator alone."""
+    dataset = subject.build()
+    require(len(dataset) > 0, "has no samples")
+    first, again = first_samples(dataset, SAMPLES), first_samples(dataset, SAMPLES)
     for one, other in zip(first, again, strict=True):
         missing = [name for name in subject.info.fields if name not in one]
         require(not missing, f"a sample lacks the declared {', '.join(missing)}")
-        require(
-            all(same(one[name], other[name]) for name in subject.info.fields), "a sample changes for the same generator"
-        )
+        repeats = all(same(one[name], other[name]) for name in subject.info.fields)
+        require(repeats, "a sample changes for the same generator")
 
 
-DATASET_CHECKS: tuple[Check[DatasetSubject], ...] = (
-    Check(name="config", contract="The config is a frozen and closed pydantic model.", run=_config, vital=True),
-    Check(name="class", contract="The class has a length and numbered samples.", run=_class, vital=True),
-    Check(name="samples", contract="Samples have the declared fields and repeat exactly.", run=_samples),
-)
+@check()
+def pickling(subject: DatasetSubject) -> None:
+    """The dataset can be sent to a worker process, and gives the same samples there."""
+    dataset = subject.build()
+    again = pickle.loads(pickle.dumps(dataset))
+    require(same(first_samples(dataset, SAMPLES), first_samples(again, SAMPLES)), "samples are others after pickling")

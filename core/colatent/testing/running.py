@@ -1,28 +1,25 @@
-"""How checks run and how they say what is wrong: one result per check, whatever the code under test raises."""
+"""How checks run and how they say what is wrong: one result per check, whatever the code under test raises.
+
+A check is a function whose docstring is its contract. It returns where the contract holds, raises where it does not,
+and skips with the reason where it does not apply or cannot be judged: nothing passes in silence.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import torch
-from torch import Tensor
 
 from colatent.errors import UserError
-from colatent.plugins.contract import OptionedCodec
 from colatent.plugins.loader import describe
+from colatent.testing.process import SETTINGS, kept, seeded
+from colatent.testing.requiring import BrokenContractError, SkippedError
 
 Under = TypeVar("Under")
 Verdict = Literal["passed", "failed", "skipped"]
-
-
-class BrokenContractError(Exception):
-    """A check found something that the contract does not allow."""
-
-
-class SkippedError(Exception):
-    """A check does not apply here, or cannot be judged."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,69 +43,65 @@ class Check(Generic[Under]):
     vital: bool = False
 
 
-def run_checks(title: str, checks: Iterable[Check[Under]], subject: Under) -> Iterator[Result]:
-    """Run `checks` in order on one subject that `title` names."""
-    stopped = ""
-    for check in checks:
-        state, detail = _run(check, subject, stopped=stopped)
-        if state == "failed" and check.vital:
-            stopped = check.name
-        yield Result(subject=title, name=check.name, contract=check.contract, state=state, detail=detail)
+def check(*, vital: bool = False) -> Callable[[Callable[[Under], None]], Check[Under]]:
+    """Make a check of a function: its name and the sentence in its docstring are the check's."""
+
+    def made(run: Callable[[Under], None]) -> Check[Under]:
+        name = run.__name__.strip("_").replace("_", "-")
+        return Check(name=name, contract=" ".join((run.__doc__ or "").split()), run=run, vital=vital)
+
+    return made
 
 
-def _run(check: Check[Under], subject: Under, *, stopped: str) -> tuple[Verdict, str]:
-    if stopped:
-        return "skipped", f"needs {stopped!r}"
-    try:
-        check.run(subject)
-    except SkippedError as skipped:
-        return "skipped", str(skipped)
-    except (BrokenContractError, UserError) as broken:
-        return "failed", str(broken)
-    except Exception as error:  # the code under test may raise anything
-        return "failed", describe(error)
-    return "passed", ""
+class Examination(Generic[Under]):
+    """The checks of one subject. Each runs once at most, and after it has been seen that the vital ones before it hold,
+    so that they may be asked for in any order.
+
+    errors  what the failed ones raised, by name
+    """
+
+    def __init__(self, title: str, checks: Sequence[Check[Under]], subject: Under) -> None:
+        self.title, self.checks, self.subject = title, tuple(checks), subject
+        self.errors: dict[str, Exception] = {}
+        self._results: dict[str, Result] = {}
+
+    def results(self) -> list[Result]:
+        """The results of all checks, in order."""
+        return [self.result(each.name) for each in self.checks]
+
+    def result(self, name: str) -> Result:
+        """The result of the check `name`."""
+        if name not in self._results:
+            chosen = next(each for each in self.checks if each.name == name)
+            state, detail = self._judge(chosen)
+            self._results[name] = Result(
+                subject=self.title, name=name, contract=chosen.contract, state=state, detail=detail
+            )
+        return self._results[name]
+
+    def _judge(self, chosen: Check[Under]) -> tuple[Verdict, str]:
+        for earlier in self.checks[: self.checks.index(chosen)]:
+            if earlier.vital and self.result(earlier.name).state != "passed":
+                return "skipped", self._blame(earlier)
+        try:
+            with _apart():
+                chosen.run(self.subject)
+        except SkippedError as skipped:
+            return "skipped", str(skipped)
+        except Exception as error:  # the code under test may raise anything
+            self.errors[chosen.name] = error
+            told = isinstance(error, BrokenContractError | UserError)
+            return "failed", str(error) if told else describe(error)
+        return "passed", ""
+
+    def _blame(self, vital: Check[Under]) -> str:
+        """Why what stands on a vital check is skipped: the first that failed, not the last that was skipped for it."""
+        result = self.result(vital.name)
+        return result.detail if result.state == "skipped" else f"needs {vital.name!r}"
 
 
-def require(holds: bool, otherwise: str) -> None:
-    """Raise unless the contract holds."""
-    if not holds:
-        raise BrokenContractError(otherwise)
-
-
-def check_closed(model: type[Any]) -> None:
-    """A pydantic model is frozen and refuses unknown keys."""
-    require(model.model_config.get("extra") == "forbid", "unknown keys are accepted (model_config extra='forbid')")
-    require(bool(model.model_config.get("frozen")), "settings can be changed (model_config frozen=True)")
-
-
-def default_options(codec: Any) -> dict[str, Any]:
-    """A codec's options of generation where nobody says otherwise; its model of them is closed, like every config."""
-    if not isinstance(codec, OptionedCodec):
-        return {}
-    model = codec.options_model()
-    check_closed(model)
-    return model().model_dump()
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether two items of any modality are equal, arrays up to float32 rounding."""
-    if hasattr(one, "__array__") or isinstance(one, Tensor):
-        a, b = torch.as_tensor(one), torch.as_tensor(other)
-        return a.shape == b.shape and bool(torch.allclose(a.double(), b.double(), atol=1e-4))
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
-
-
-def close(what: str, found: Tensor, expected: Tensor) -> None:
-    """Raise unless two tensors agree up to float32 rounding."""
-    require(torch.allclose(found, expected, atol=1e-4, rtol=1e-4), f"{what} is not as the scale says")
-
-
-def tensor_like(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    """Raise unless `tensor` is a finite tensor of that shape and type."""
-    require(isinstance(tensor, Tensor), f"{name} is no tensor")
-    require(tuple(tensor.shape) == shape, f"{name} has shape {tuple(tensor.shape)}, not {shape}")
-    require(tensor.dtype == dtype, f"{name} is {tensor.dtype}, not {dtype}")
-    require(bool(tensor.isfinite().all()), f"{name} is not finite")
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Where a check runs: with the same random numbers for each, and what it does to the process is undone."""
+    with kept(SETTINGS), seeded(0), torch.no_grad():
+        yield

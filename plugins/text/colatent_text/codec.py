@@ -74,6 +74,8 @@ class TextCodec(nn.Module):
 
     def decode(self, latents: Sequence[Latents]) -> list[str]:
         """Greedy text of each item, up to its end symbol."""
+        if not latents:
+            return []
         logits_NPV = self.logits([record.z_LC for record in latents])
         ids = logits_NPV.argmax(-1).flatten(1).split([len(record.z_LC) for record in latents])
         return [self.tokenizer.decode(self._until_end(rows.flatten().tolist())) for rows in ids]

@@ -17,6 +17,7 @@ import yaml
 from colatent.checkpoint.manifest import MANIFEST
 from colatent.cli.main import main
 from plugins_for_tests.runs import TEXT, changed, last, rewritten, run
+from plugins_for_tests.site import install
 
 Complaint = Callable[..., str]
 FILES = changed(
@@ -395,14 +396,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def install(site: Path, name: str, code: str) -> None:
-    info = site / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[colatent]\n{name} = {name}_plugin\n")
-    (site / f"{name}_plugin.py").write_text(code)
-
-
 CLAIM = """
 from colatent.plugins import CodecInfo, hookimpl
 
@@ -413,7 +406,7 @@ def colatent_codecs():
 
 
 def test_a_plugin_that_raises_at_import(site: Path, in_tmp: Path, complaint: Complaint) -> None:
-    install(site, "smells", "raise RuntimeError('no nose')")
+    install(site, "smells", code="raise RuntimeError('no nose')")
     line = complaint("train", config(in_tmp, TEXT), "out=run", "streams.smell={codec: smell}")
     assert "streams.smell.codec: no active plugin brings codec 'smell'" in line
     assert "plugin 'smells' of smells 1.0 is broken (import failed: RuntimeError: no nose)" in line
@@ -423,16 +416,16 @@ def test_a_plugin_that_raises_at_import(site: Path, in_tmp: Path, complaint: Com
 
 
 def test_a_second_claim_of_text_changes_nothing(site: Path, made: Path, in_tmp: Path, complaint: Complaint) -> None:
-    install(site, "usurper", CLAIM.format(name="text"))
+    install(site, "usurper", code=CLAIM.format(name="text"))
     assert main(["generate", str(made / "run"), "--max-new", "1"]) == 0
-    install(site, "first", CLAIM.format(name="smell"))
-    install(site, "second", CLAIM.format(name="smell"))
+    install(site, "first", code=CLAIM.format(name="smell"))
+    install(site, "second", code=CLAIM.format(name="smell"))
     line = complaint("train", config(in_tmp, TEXT), "out=run", "streams.smell={codec: smell}")
     assert "codec 'smell' is declared by plugin 'first' of first 1.0 and by plugin 'second' of second 1.0" in line
 
 
 def test_a_run_resumed_under_other_plugins(site: Path, broken: Path, tmp_path: Path, complaint: Complaint) -> None:
-    install(site, "first", CLAIM.format(name="smell"))
+    install(site, "first", code=CLAIM.format(name="smell"))
     before = contents(broken)
     line = complaint("train", config(tmp_path, TEXT), f"out={broken}", "stages.prior.steps=9", "--resume")
     assert "the plugins in force are not those that this run was started with; see colatent plugins doctor" in line

@@ -75,11 +75,43 @@ class Captions:
         return {"text": f"{name} {height}x{width}", "grid": (clean + noise).astype(np.float32)}
 
 
+class CamerasConfig(Settings):
+    """Bright and dark pictures of `side` patches a side, seen by two cameras."""
+
+    size: PositiveInt = 64
+    side: PositiveInt = 2
+    names: tuple[str, str] = ("left", "right")
+    """Fields of the sample: the picture, and its negative."""
+
+
+class Cameras:
+    """`{"left": picture, "right": its negative}`, each camera with noise of its own; the fields are the config's."""
+
+    def __init__(self, config: CamerasConfig, *, split: Split) -> None:
+        self.config = config
+
+    def __len__(self) -> int:
+        return self.config.size
+
+    def fields(self) -> tuple[str, str]:
+        return self.config.names
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        clean = plain(bool(rng.integers(2)), self.config.side)
+        views = (clean + rng.normal(scale=NOISE, size=clean.shape), rng.normal(scale=NOISE, size=clean.shape) - clean)
+        return {name: view.astype(np.float32) for name, view in zip(self.config.names, views, strict=True)}
+
+
 def picture(name: str, height: int, width: int, *, patch: int = 2) -> np.ndarray:
     """The picture that a caption means: patches of -1 and 1 in a pattern, without noise."""
     row, column = np.indices((height, width))
     bright = np.asarray(PATTERNS[name](row, column), dtype=np.float32) * 2 - 1
     return np.kron(bright, np.ones((patch, patch), dtype=np.float32))
+
+
+def plain(bright: bool, side: int, *, patch: int = 2) -> np.ndarray:
+    """A picture of one brightness, 1 or -1, without noise."""
+    return np.full((side * patch, side * patch), 1.0 if bright else -1.0, dtype=np.float32)
 
 
 @hookimpl
@@ -100,11 +132,23 @@ def colatent_codecs() -> Iterable[CodecInfo]:
 
 @hookimpl
 def colatent_datasets() -> Iterable[DatasetInfo]:
-    """Pictures with captions."""
-    fields = ("text", "grid")
-    factory, config = f"{HERE}:Captions", f"{HERE}:CaptionsConfig"
-    summary = "pictures with captions"
-    return [DatasetInfo(name="captions", fields=fields, factory=factory, config=config, summary=summary)]
+    """Pictures with captions, and pictures from two sides."""
+    return [
+        DatasetInfo(
+            name="captions",
+            fields=("text", "grid"),
+            factory=f"{HERE}:Captions",
+            config=f"{HERE}:CaptionsConfig",
+            summary="pictures with captions",
+        ),
+        DatasetInfo(
+            name="cameras",
+            fields=("left", "right"),
+            factory=f"{HERE}:Cameras",
+            config=f"{HERE}:CamerasConfig",
+            summary="pictures from two sides",
+        ),
+    ]
 
 
 def plugins_with_grid() -> PluginSet:

@@ -6,12 +6,15 @@ Axes: L patches of one picture, C channels, P pixels of a patch, N patches of a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from colatent.errors import UserError
 from colatent.plugins.contract import BlockPlan, Encoded, Latents, PlanRequest
+from colatent.plugins.items import Shown
 from colatent.plugins.records import LatentSpec
 from plugins_for_tests.grid import PATTERNS, GridConfig, GridOptions, picture
 
@@ -70,6 +73,31 @@ class GridCodec(nn.Module):
         """Pixels on the right side of grey."""
         pairs = list(zip(items, self.decode(latents), strict=True))
         return sum(int(((a > 0) == (b > 0)).sum()) for a, b in pairs), sum(a.size for a, _ in pairs)
+
+    def read_item(self, path: Path) -> np.ndarray:
+        """A picture of whole patches, stored by `write_item`."""
+        try:
+            item = np.load(path, allow_pickle=False)
+        except (OSError, EOFError, ValueError) as error:
+            raise UserError("is no picture that can be read", where=str(path), do="give a .npy file") from error
+        if item.ndim != 2 or not item.size or any(side % self.config.patch for side in item.shape):
+            raise UserError(f"has shape {item.shape}, which is not of whole patches", where=str(path))
+        return np.asarray(item, dtype=np.float32)
+
+    def write_item(self, item: np.ndarray, path: Path) -> Path:
+        path = path.with_name(f"{path.name}.npy")
+        np.save(path, item)
+        return path
+
+    def show(self, item: np.ndarray) -> Shown:
+        grey = np.clip((item + 1) * 50, 0, 100)
+        cells = (
+            f'<rect x="{column}" y="{row}" width="1" height="1" fill="hsl(0 0% {grey[row, column]:.0f}%)"/>'
+            for row, column in np.ndindex(item.shape)
+        )
+        box = f'viewBox="0 0 {item.shape[1]} {item.shape[0]}"'
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg" {box}>{"".join(cells)}</svg>'
+        return Shown(media="image/svg+xml", data=svg.encode())
 
     def _encode_one(self, item: np.ndarray) -> Encoded:
         mean_LC, logvar_LC = self.encoder(self._patches(item)).chunk(2, dim=-1)

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
+
+from colatent.cli.asking import questions
+from colatent.cli.samples import check_place, gathered, prints, readable, records_of
 
 SPELT_OUT = ("temperature", "top_k", "top_p", "repetition_penalty", "stop")
 """Options of codecs that have a flag of their own."""
@@ -19,12 +23,23 @@ SPELT_OUT = ("temperature", "top_k", "top_p", "repetition_penalty", "stop")
 
 @click.command(epilog='Example: colatent generate runs/demo --prompt "forty-one, forty-two," --n 3 --seed 0 --json')
 @click.argument("model", type=click.Path())
-@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Text to continue; may be repeated.")
+@click.option("--prompt", "prompts", multiple=True, metavar="TEXT", help="Text to continue, or for the target.")
+@click.option(
+    "--given",
+    multiple=True,
+    metavar="STREAM=VALUE",
+    help="An item that comes before, a file or a text; may be repeated. +STREAM=VALUE: in one group with the last.",
+)
 @click.option("--target", metavar="STREAM", help="Stream to generate; that of the prompt where not given.")
 @click.option("--n", default=1, show_default=True, type=click.IntRange(1), help="Samples per prompt.")
 @click.option("--steps", type=click.IntRange(1), help="Solver steps per block.")
 @click.option("--solver", type=click.Choice(["euler", "midpoint", "heun"]), help="Solver of the flow.")
 @click.option("--guidance", type=click.FloatRange(0.0), help="Scale of classifier-free guidance; 1 is off.")
+@click.option(
+    "--unconditional",
+    type=click.Choice(["auto", "alone", "condition"]),
+    help="What guidance compares with: the block alone, or the item without what is given.",
+)
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Sample i depends on (seed, i).")
 @click.option("--max-new", type=click.IntRange(0, 2**31 - 1), help="Budget in tokens (or the target's units).")
 @click.option("--temperature", type=float, help="Draw tokens at this temperature; 0 takes the likeliest.")
@@ -37,11 +52,12 @@ SPELT_OUT = ("temperature", "top_k", "top_p", "repetition_penalty", "stop")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
 @click.option("--stream", "live", flag_value="stream", help="Print each sample while its blocks are made.")
 @click.option("--watch", "live", flag_value="watch", help="The same with the model's estimate at each solver step.")
-@click.option("--out", type=click.Path(file_okay=False), help="Write samples.jsonl into this folder.")
+@click.option("--out", type=click.Path(file_okay=False), help="Write samples.jsonl and items that do not print here.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; with --stream a line per piece.")
 def generate(
     model: str,
     prompts: tuple[str, ...],
+    given: tuple[str, ...],
     extra: tuple[str, ...],
     live: str | None,
     out: str | None,
@@ -50,7 +66,11 @@ def generate(
 ) -> None:
     """Generate items with a trained model.
 
-    MODEL is a run folder, or a checkpoint inside one. Without --prompt, items are generated from nothing.
+    MODEL is a run folder, or a checkpoint inside one. Without --prompt and --given, items are generated from nothing.
+
+    VALUE is the path of a file where the stream has files (a picture). Where it has text, it is that text, or the path
+    of a UTF-8 file with it. Given items stand in the order written. --prompt may be repeated, for samples of each;
+    after given items it begins the target's own item, or is one more of them where the target takes no text.
     """
     if live and out is not None:
         raise click.UsageError(f"--out writes whole samples: leave out --{live}")
@@ -59,26 +79,25 @@ def generate(
     from colatent.train.prepare import pick_device
 
     loaded = load(model, device=str(pick_device(options.pop("device"))))
-    if out is not None:  # before the work: a place that cannot be written must not cost the samples
-        Path(out).mkdir(parents=True, exist_ok=True)
-    asked = prompts or ("",)
+    stream, asked = questions(loaded.codecs, given=given, prompts=prompts, target=options["target"])
+    codec = loaded.codecs[stream]
+    check_place(codec, stream=stream, out=out, live=live)
     n, batch, options["max_new_tokens"] = options.pop("n"), options.pop("batch"), options.pop("max_new")
+    options["target"] = stream
     if live:
         from colatent.cli.watching import follow
 
         follow(loaded, asked, watch=live == "watch", as_json=as_json, n=n, ask=options)
         return
-    seed, stream = options["seed"], options["target"] or loaded.promptable()
-    results = loaded.generate_many(asked, n=n, batch=batch, progress=None if as_json else _progress, **options)
-    records = [
-        {"prompt": prompt, "sample": number, "seed": seed, stream: str(result.item), **result.details}
-        for prompt, some in zip(asked, results, strict=True)
-        for number, result in enumerate(some)
-    ]
-    if out is not None:
-        _write(Path(out), records)
-    document = {"model": model, "samples": records}
-    click.echo(json.dumps(document, ensure_ascii=False) if as_json else _readable(records, stream))
+    with gathered(Path(out), stream=stream) if out is not None else nullcontext() as aside:
+        said = [question.prompt for question in asked]
+        results = loaded.generate_many(said, n=n, batch=batch, progress=None if as_json else _progress, **options)
+        records = records_of(asked, results, codec=codec, stream=stream, seed=options["seed"], aside=aside)
+    if as_json:
+        click.echo(json.dumps({"model": model, "samples": records}, ensure_ascii=False))
+    else:
+        files = None if out is None or prints(codec) else Path(out)
+        click.echo(readable(asked, records, stream=stream, out=files))
 
 
 def _codec_options(flags: dict[str, Any], extra: tuple[str, ...]) -> dict[str, Any]:
@@ -101,15 +120,3 @@ def _codec_options(flags: dict[str, Any], extra: tuple[str, ...]) -> dict[str, A
 def _progress(done: int, total: int) -> None:
     if sys.stderr.isatty() and done < total:
         click.echo(f"{done}/{total} samples", err=True)
-
-
-def _readable(records: list[dict[str, Any]], stream: str) -> str:
-    """Prompt and continuation of each sample, a line between samples."""
-    return "\n---\n".join(record["prompt"] + record[stream] for record in records)
-
-
-def _write(folder: Path, records: list[dict[str, Any]]) -> None:
-    from colatent.checkpoint.storage import atomic_write_text
-
-    lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    atomic_write_text(folder / "samples.jsonl", lines)

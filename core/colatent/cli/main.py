@@ -120,6 +120,8 @@ def _explain(error: BaseException, *, debug: bool) -> tuple[str, int]:
         return _line(str(error)), MISTAKE
     if isinstance(error, OSError):
         return _line(_os_line(error)), MISTAKE
+    if isinstance(error, ModuleNotFoundError) and (missing := _missing_line(error)):
+        return _line(missing), MISTAKE
     hint = "" if debug else "; rerun with --debug for the traceback"
     return _line(f"internal error: {type(error).__name__}: {error}{hint}"), BUG
 
@@ -135,6 +137,17 @@ def _usage_line(error: click.UsageError) -> str:
 def _os_line(error: OSError) -> str:
     what = error.strerror or str(error) or type(error).__name__
     return what if error.filename is None else f"{error.filename}: {what}"
+
+
+def _missing_line(error: ModuleNotFoundError) -> str | None:
+    """A package that a plugin imports only when it is used, and that is not installed."""
+    from colatent.plugins.loader import installed
+    from colatent.plugins.missing import how_to_install, missing_module, what_is_missing
+
+    module = missing_module(error)
+    if module is None:
+        return None
+    return f"{what_is_missing(module)}; {how_to_install(module, {one.distribution for one in installed()})}"
 
 
 def _line(message: str) -> str:

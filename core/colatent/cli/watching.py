@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from colatent.cli.asking import Question
     from colatent.generate.model import Model
     from colatent.generate.requests import Piece, State
 
@@ -22,19 +23,22 @@ ERASE = "\r\x1b[2K"
 """Go to the start of the terminal's line and clear it."""
 
 
-def follow(model: Model, prompts: Sequence[str], *, watch: bool, as_json: bool, n: int, ask: Mapping[str, Any]) -> None:
-    """Generate `n` samples of each prompt one after the other, and print them as they come."""
-    name = ask["target"] or model.promptable()
-    asked = [(prompt, sample) for prompt in prompts for sample in range(n)]
-    for number, (prompt, sample) in enumerate(asked):
-        events = model.watch(prompt, sample=sample, **ask) if watch else model.stream(prompt, sample=sample, **ask)
+def follow(
+    model: Model, asked: Sequence[Question], *, watch: bool, as_json: bool, n: int, ask: Mapping[str, Any]
+) -> None:
+    """Generate `n` samples of each question one after the other, and print them as they come."""
+    samples = [(question, sample) for question in asked for sample in range(n)]
+    for number, (question, sample) in enumerate(samples):
+        begin = model.watch if watch else model.stream
+        events: Iterator[State | Piece] = begin(question.prompt, sample=sample, **ask)
         if as_json:
-            for line in _json_lines(events, name=name, facts={"prompt": prompt, "sample": sample, "seed": ask["seed"]}):
+            facts = {**question.facts, "sample": sample, "seed": ask["seed"]}
+            for line in _json_lines(events, name=ask["target"], facts=facts):
                 click.echo(json.dumps(line, ensure_ascii=False))
             continue
         if number:
             click.echo("---")
-        click.echo(prompt, nl=False)
+        click.echo(question.begun, nl=False)
         try:
             (_draw if watch else _print)(events)
         except KeyboardInterrupt:  # what is said about it begins a line of its own

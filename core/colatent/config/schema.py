@@ -39,6 +39,8 @@ class StreamConfig(Settings):
     """Name of the codec, as `colatent plugins list` shows it."""
     config: dict[str, Any] = {}
     """The codec's own settings."""
+    field: str | None = None
+    """Field of a sample that holds the stream's item. Default: the first that the codec reads."""
     weights: str | None = None
     """A run or checkpoint whose trained codec of the same stream is used instead of training one."""
 
@@ -63,7 +65,7 @@ class SourceConfig(Settings):
     config: dict[str, Any] = {}
     """The dataset's own settings."""
     segments: tuple[SegmentConfig, ...] | None = None
-    """Order of streams in a sequence. Default: every stream whose codec reads a field of the sample, all generated."""
+    """Order of streams in a sequence. Default: every stream whose field the samples have, all generated."""
     batch: PositiveInt | None = None
     """Sequences of a step that is drawn whole from this source (`draw: step`). Default: the stage's batch."""
 

@@ -6,7 +6,7 @@ training, resume and world size never depend on state that a dataset keeps. Buil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -25,4 +25,14 @@ class Dataset(Protocol):
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Sample `index` (0 <= index < len). `rng` is the only source of randomness (where to cut a window, ...)."""
+        ...
+
+
+@runtime_checkable
+class FieldedDataset(Protocol):
+    """A dataset whose settings decide which fields its samples have; what it says stands in place of the declared
+    fields."""
+
+    def fields(self) -> Sequence[str]:
+        """The fields of every sample."""
         ...

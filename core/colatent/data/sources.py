@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from colatent.config.checks import validate
 from colatent.config.schema import RunConfig, SegmentConfig
-from colatent.data.dataset import Dataset
+from colatent.data.dataset import Dataset, FieldedDataset
 from colatent.data.mixture import Drawn, Mixture, first_samples
 from colatent.errors import UserError
 from colatent.plugins import CodecInfo
@@ -16,11 +16,13 @@ from colatent.plugins.pluginset import PluginSet
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """The datasets of a run: for training, held out, their orders of streams, and batches of their own."""
+    """The datasets of a run: for training, held out, their orders of streams, the field of a sample that each stream
+    reads, and batches of their own."""
 
     training: Mapping[str, tuple[Dataset, float]]
     heldout: Mapping[str, Dataset]
     segments: Mapping[str, tuple[SegmentConfig, ...]]
+    fields: Mapping[str, str]
     sizes: Mapping[str, int] = field(default_factory=dict)
 
     def mixture(self, *, seed: int, stream: str | None = None, whole: bool = False) -> Mixture:
@@ -45,7 +47,7 @@ def origin_of(config: RunConfig, source: str) -> str:
 
 def open_sources(config: RunConfig, plugins: PluginSet, infos: Mapping[str, CodecInfo]) -> Sources:
     """Open both splits of every source."""
-    training, heldout, segments = {}, {}, {}
+    training, heldout, segments, fields = {}, {}, {}, fields_read(config, infos)
     for name, source in config.data.sources.items():
         where = f"data.sources.{name}"
         declared = plugins.dataset(source.dataset, where=f"{where}.dataset")
@@ -55,31 +57,41 @@ def open_sources(config: RunConfig, plugins: PluginSet, infos: Mapping[str, Code
         heldout[name] = cls(settings, split="heldout")
         if not len(training[name][0]) or not len(heldout[name]):
             raise UserError("has no samples to train on or none held out", where=where, do="give it more data")
-        segments[name] = _segments(source.segments, infos, declared.fields, where=where)
+        dataset = training[name][0]
+        present = dataset.fields() if isinstance(dataset, FieldedDataset) else declared.fields
+        segments[name] = _segments(source.segments, fields, present, where=where)
     sizes = {name: source.batch for name, source in config.data.sources.items() if source.batch is not None}
-    return Sources(training=training, heldout=heldout, segments=segments, sizes=sizes)
+    return Sources(training=training, heldout=heldout, segments=segments, fields=fields, sizes=sizes)
+
+
+def fields_read(config: RunConfig, infos: Mapping[str, CodecInfo]) -> dict[str, str]:
+    """The field of a sample that each stream reads: what the config says of it, else the first of its codec's."""
+    said = {name: stream.field for name, stream in config.streams.items()}
+    return {name: said.get(name) or info.fields[0] for name, info in infos.items()}
 
 
 def _segments(
-    given: Sequence[SegmentConfig] | None, infos: Mapping[str, CodecInfo], fields: Sequence[str], *, where: str
+    given: Sequence[SegmentConfig] | None, fields: Mapping[str, str], present: Sequence[str], *, where: str
 ) -> tuple[SegmentConfig, ...]:
+    """The order of streams, settled: `fields` of the streams, and those `present` in the samples."""
     if given is None:
-        found = tuple(SegmentConfig(stream=name) for name, info in infos.items() if info.fields[0] in fields)
+        found = tuple(SegmentConfig(stream=name) for name, field in fields.items() if field in present)
         if not found:
-            raise UserError(f"no stream reads any of its fields {', '.join(fields)}", where=where, do="add a stream")
+            raise UserError(f"no stream reads any of its fields {', '.join(present)}", where=where, do="add a stream")
         return found
     if given and given[0].same_group:
         what = "is set on the first segment, which has none before it"
         raise UserError(what, where=f"{where}.segments.0.same_group", do="leave it out")
     for index, segment in enumerate(given):
-        if segment.stream not in infos:
-            known = ", ".join(infos)
+        if segment.stream not in fields:
+            known = ", ".join(fields)
             raise UserError(
                 f"no stream {segment.stream!r}", where=f"{where}.segments.{index}", do=f"use one of {known}"
             )
-        if infos[segment.stream].fields[0] not in fields:
-            what = f"its dataset yields no {infos[segment.stream].fields[0]!r} for stream {segment.stream!r}"
-            raise UserError(what, where=f"{where}.segments.{index}")
+        if fields[segment.stream] not in present:
+            what = f"its dataset yields no {fields[segment.stream]!r} for stream {segment.stream!r}"
+            do = f"set streams.{segment.stream}.field to one of {', '.join(present)}"
+            raise UserError(what, where=f"{where}.segments.{index}", do=do)
     if all(segment.role == "given" for segment in given):
         raise UserError("every segment is given, nothing is generated", where=f"{where}.segments")
     return tuple(given)

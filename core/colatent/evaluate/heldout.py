@@ -139,7 +139,8 @@ class OpenedData:
 def open_held_out(
     config: RunConfig, *, codecs: Mapping[str, Codec], names: Mapping[str, str], plugins: PluginSet, n: int, seed: int
 ) -> OpenedData:
-    """The first `n` held-out samples of each source of `config`, of which only the data section is used.
+    """The first `n` held-out samples of each source of `config`, of which the data section and the
+    streams' fields are used.
 
     codecs  the model's, by stream
     names   their names among the plugins, by stream
@@ -148,7 +149,7 @@ def open_held_out(
     sources = open_sources(config, plugins, infos)
     origins = {name: origin_of(config, name) for name in config.data.sources}
     streams = {
-        name: Stream(name=name, field=infos[name].fields[0], length=config.data.length, codec=codec, origins=origins)
+        name: Stream(name=name, field=sources.fields[name], length=config.data.length, codec=codec, origins=origins)
         for name, codec in codecs.items()
     }
     drawn = tuple(one for some in sources.held(n, seed=seed).values() for one in some)

@@ -16,7 +16,7 @@ from colatent.checkpoint.resolve import resolve_model
 from colatent.config.checks import validate
 from colatent.config.schema import PriorConfig, SampleConfig
 from colatent.errors import UserError
-from colatent.generate.prompts import promptable, promptables, read_prompt
+from colatent.generate.prompts import default_target, read_prompt
 from colatent.generate.requests import (
     Ask,
     Asked,
@@ -79,7 +79,7 @@ class Model:
 
     def generate(self, prompt: Prompt = "", **ask: Unpack[Ask]) -> Item:
         """One item: what continues a string or token ids (the continuation only), or an item of stream `target` given
-        others. Keywords: see `Ask`."""
+        others; the last of them may be its own beginning (`Given`). Keywords: see `Ask`."""
         return self.generate_many([prompt], **ask)[0][0].item
 
     def generate_many(
@@ -118,16 +118,9 @@ class Model:
         more pass of the codec's decoder a step."""
         return self._run_one(prompt, sample=sample, ask=ask).states(decode=decode)
 
-    def promptable(self) -> str:
-        """The one stream that a bare string prompts."""
-        return promptable(self.codecs)
-
     def _settle(self, ask: Ask) -> Asked:
         """What is asked, with the config's settings for the stream that is generated."""
-        target = ask.get("target")
-        if target is None and len(names := promptables(self.codecs)) == 1:
-            (target,) = names
-        return settle(self.sample.of(target), ask)
+        return settle(self.sample.of(ask.get("target") or default_target(self.codecs)), ask)
 
     def _requests(self, prompt: Prompt, *, asked: Asked, samples: Sequence[int]) -> list[Request]:
         read = read_prompt(self.codecs, prompt, target=asked.target)
@@ -138,7 +131,7 @@ class Model:
                 target=read.target,
                 given=read.given,
                 own=read.own,
-                # A string names its noise too: else all prompts of a call would be answered from the same few draws.
+                # Strings name the noise too: else all prompts of a call would be answered from the same few draws.
                 names=(asked.seed, number, read.name),
                 max_units=asked.units,
                 options=checked,

@@ -40,23 +40,37 @@ def read_prompt(codecs: Mapping[str, Codec], prompt: Prompt, *, target: str | No
     if not isinstance(prompt, Sequence):
         raise UserError(f"is {prompt!r}", where="prompt", do="give a string, token ids or a list of Given")
     if not prompt:
-        return Read(target=promptable(codecs) if target is None else _known(codecs, target))
+        return Read(target=target_of(codecs, target))
     if _all_given(prompt):
-        if target is None:
-            raise UserError("a list of given items needs target=", do=f"use one of {', '.join(codecs)}")
-        return Read(target=_known(codecs, target), given=_given(codecs, prompt))
-    stream = promptable(codecs)
-    codec = codecs[stream]
-    assert isinstance(codec, Promptable)
-    name = prompt if isinstance(prompt, str) else ",".join(map(str, prompt))
+        return _read_given(codecs, prompt, target=target)
+    stream = prompted(codecs, target)
     if target is None or target == stream:
-        item = codec.prompt(cast("str | Sequence[int]", prompt))
-        return Read(target=stream, own=_encode(codec, item), name=name)
+        item = cast("str | Sequence[int]", prompt)
+        return Read(target=stream, own=_begin(codecs, stream, item), name=_name(item))
     if not isinstance(prompt, str):
         raise UserError(
             f"token ids can only be continued, in stream {stream!r}", do="give a string, or a list of Given"
         )
-    return Read(target=_known(codecs, target), given=_given(codecs, [Given(stream, prompt)]), name=name)
+    return Read(target=_known(codecs, target), given=_given(codecs, [Given(stream, prompt)]), name=prompt)
+
+
+def target_of(codecs: Mapping[str, Codec], target: str | None) -> str:
+    """The stream to generate: the named one, else the default, or the complaint that there is none."""
+    return _known(codecs, target) if target is not None else default_target(codecs) or promptable(codecs)
+
+
+def default_target(codecs: Mapping[str, Codec]) -> str | None:
+    """The stream to generate where none is named: the only one there is, or the only one that a string prompts."""
+    names = list(codecs) if len(codecs) == 1 else promptables(codecs)
+    return names[0] if len(names) == 1 else None
+
+
+def prompted(codecs: Mapping[str, Codec], target: str | None) -> str:
+    """The stream that a bare string prompts where `target` is generated: the target itself if it can be prompted, else
+    the only one that can."""
+    if target is not None and isinstance(codecs[_known(codecs, target)], Promptable):
+        return target
+    return promptable(codecs)
 
 
 def promptable(codecs: Mapping[str, Codec]) -> str:
@@ -64,7 +78,7 @@ def promptable(codecs: Mapping[str, Codec]) -> str:
     names = promptables(codecs)
     if len(names) != 1:
         what = f"{len(names)} streams of this model take a string as a prompt (streams: {', '.join(codecs)})"
-        raise UserError(what, do="name the stream: Given(stream, item) and target=")
+        raise UserError(what, do="say which is meant: target= (--target), or Given(stream, item)")
     return names[0]
 
 
@@ -77,8 +91,45 @@ def _all_given(prompt: Prompt) -> TypeGuard[Sequence[Given]]:
     return all(isinstance(one, Given) for one in prompt)
 
 
+def _read_given(codecs: Mapping[str, Codec], prompt: Sequence[Given], *, target: str | None) -> Read:
+    """A list of given items, of which the last may be the beginning of the item to be generated."""
+    *whole, last = prompt
+    if last.ends:
+        whole = [*prompt]
+    if any(not one.ends for one in whole):
+        raise UserError("a given item goes on and is not the last", do="leave out its ends=False, or put it last")
+    if target is None and last.ends:
+        raise UserError("a list of given items needs target=", do=f"use one of {', '.join(codecs)}")
+    stream = target_of(codecs, target)
+    names = [one.item for one in whole if isinstance(one.item, str)]
+    if last.ends:
+        return Read(target=stream, given=_given(codecs, whole), name="\n".join(names))
+    if last.stream != stream or last.same_group:
+        what = f"what goes on is the beginning of the item to be generated, in stream {stream!r} and a group of its own"
+        raise UserError(what, do="leave out its ends=False, or give it in that stream and without same_group")
+    own = _begin(codecs, stream, last.item)
+    names.append(_name(last.item))
+    return Read(target=stream, given=_given(codecs, whole), own=own, name="\n".join(names))
+
+
+def _begin(codecs: Mapping[str, Codec], stream: str, item: Item) -> Encoded | None:
+    """The beginning of an item, encoded; None where it is empty."""
+    codec = codecs[_known(codecs, stream)]
+    if not isinstance(codec, Promptable):
+        what = f"an item of stream {stream!r} cannot be begun: its codec takes no prompt"
+        raise UserError(what, do="give whole items only")
+    if not isinstance(item, Sequence):
+        raise UserError(f"an item of stream {stream!r} cannot begin with {item!r}", do="give a string or token ids")
+    own = _encode(codec, codec.prompt(item))
+    return own if len(own.mean_LC) else None
+
+
+def _name(prompt: str | Sequence[int]) -> str:
+    return prompt if isinstance(prompt, str) else ",".join(map(str, prompt))
+
+
 def _given(codecs: Mapping[str, Codec], prompt: Sequence[Given]) -> tuple[GivenLatents, ...]:
-    if prompt[0].same_group:
+    if prompt and prompt[0].same_group:
         raise UserError("the first given item has none before it to share a group with", do="leave same_group out")
     found = []
     for one in prompt:

@@ -26,11 +26,14 @@ class Given:
 
     same_group  whether it and the one before it see each other (an instruction and its picture), as in the segments
                 that the prior was trained on
+    ends        False, for the last item of a list only: a string or token ids with which the item to be generated
+                begins, so that it is continued
     """
 
     stream: str
     item: Item
     same_group: bool = field(default=False, kw_only=True)
+    ends: bool = field(default=True, kw_only=True)
 
 
 Prompt = str | Sequence[int] | Sequence[Given]

@@ -283,7 +283,7 @@ class Scorable(Protocol):
 
 @runtime_checkable
 class Spelled(Protocol):
-    """A codec whose items a string can spell out."""
+    """A codec whose items a string can spell out; what it generates prints as `str(item)`."""
 
     def spelled(self, text: str) -> Item:
         """The whole item that `text` spells, which ends there."""

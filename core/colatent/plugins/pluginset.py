@@ -17,6 +17,7 @@ from colatent.errors import UserError
 from colatent.plugins.fingerprint import fingerprint
 from colatent.plugins.hookspecs import PROJECT
 from colatent.plugins.loader import Candidate, Plugin, describe, examine, installed
+from colatent.plugins.missing import how_to_install, missing_module
 from colatent.plugins.records import CodecInfo, DatasetInfo
 from colatent.plugins.registry import BUILTIN, Kind, Registry, normal, read_registry
 from colatent.plugins.resolve import resolve
@@ -95,11 +96,11 @@ class PluginSet:
 
     def codec_class(self, name: str, *, where: str | None = None) -> type:
         """The codec's class, imported now (this imports torch)."""
-        return resolve(self.codec(name, where=where).factory, who=self._who("codec", name))
+        return self._resolve(self.codec(name, where=where).factory, "codec", name)
 
     def dataset_class(self, name: str, *, where: str | None = None) -> type:
         """The dataset's class, imported now."""
-        return resolve(self.dataset(name, where=where).factory, who=self._who("dataset", name))
+        return self._resolve(self.dataset(name, where=where).factory, "dataset", name)
 
     def codec_config(self, name: str, *, where: str | None = None) -> type[Any]:
         """The pydantic model of the codec's settings, with a torch-free `latent_spec()`."""
@@ -159,12 +160,15 @@ class PluginSet:
                 yield plugin, own.commands
 
     def _model(self, reference: str, kind: Kind, name: str, *, needs: tuple[str, ...]) -> type[Any]:
-        model = resolve(reference, who=self._who(kind, name))
+        model = self._resolve(reference, kind, name)
         for attribute in needs:
             if not hasattr(model, attribute):
                 rule = "is not a pydantic model" if attribute == "model_fields" else f"has no {attribute}()"
                 raise UserError(f"{reference!r} {rule}", where=self._who(kind, name))
         return model
+
+    def _resolve(self, reference: str, kind: Kind, name: str) -> type[Any]:
+        return resolve(reference, who=self._who(kind, name), distribution=self.owners[kind, name].distribution)
 
     def _who(self, kind: Kind, name: str) -> str:
         return f"{kind} {name!r} of {self.owners[kind, name].title}"
@@ -193,8 +197,11 @@ class PluginSet:
             failures = "; ".join(f"{plugin.title} is {plugin.state} ({plugin.reason})" for plugin in suspects)
             what = f"{what}, and {failures}"
         near = difflib.get_close_matches(name, known, n=1)
+        lacking = [(module, plugin) for plugin in suspects if (module := missing_module(plugin.error))]
         if near:
             do = f"did you mean {near[0]!r}?"
+        elif lacking:
+            do = how_to_install(lacking[0][0], [lacking[0][1].distribution])
         elif owner is not None and not suspects:
             do = f"it comes with the package {owner!r}: pip install {owner}"
         else:

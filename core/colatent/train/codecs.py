@@ -63,7 +63,7 @@ def _fresh_codec(run: Run, name: str) -> tuple[Codec, CodecFacts]:
     settings = validate(run.plugins.codec_config(stream.codec), stream.config, where=f"{where}.config")
     if hasattr(cls, "prepare"):
         samples = run.sources.mixture(seed=run.config.seed, stream=name).take(SETUP_SAMPLES)
-        assets = cls.prepare(settings, [one.sample[run.infos[name].fields[0]] for one in samples])
+        assets = cls.prepare(settings, [one.sample[run.sources.fields[name]] for one in samples])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(digest(run.config.seed, "codec", name) % 2**63)
         codec = build_codec(stream.codec, stream.config, plugins=run.plugins, where=where, assets=assets)

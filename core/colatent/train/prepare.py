@@ -42,7 +42,7 @@ class Run:
         length = self.config.data.length
         origins = {name: origin_of(self.config, name) for name in self.config.data.sources}
         return {
-            name: Stream(name=name, field=self.infos[name].fields[0], length=length, codec=codec, origins=origins)
+            name: Stream(name=name, field=self.sources.fields[name], length=length, codec=codec, origins=origins)
             for name, codec in self.codecs.items()
         }
 
@@ -77,8 +77,9 @@ def _check_names(config: RunConfig, sources: Sources) -> None:
     used = {stream for source in config.data.sources for stream in sources.streams_of(source)}
     for name in config.streams:
         if name not in used:
-            do = "add it to the segments of a source or take it out"
-            raise UserError("no source has this stream", where=f"streams.{name}", do=do)
+            do = "give it a field that a source has, add it to the segments of a source, or take it out"
+            what = f"no source has this stream, which reads field {sources.fields[name]!r}"
+            raise UserError(what, where=f"streams.{name}", do=do)
     by_stream: dict[str, Mapping[str, Any]] = {"flow.times": config.flow.times, "flow.weights": config.flow.weights}
     by_stream |= {"sample.options": config.sample.options, "sample.streams": config.sample.streams}
     for where, names in by_stream.items():

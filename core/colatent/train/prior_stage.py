@@ -128,6 +128,13 @@ def check_order(run: Run, stage: str) -> None:
         check_codecs_trained(run, stage)
 
 
+def check_init(run: Run) -> None:
+    """Refuse `init` where its prior does not fit. Built for that alone: the stage builds its own, in a folder that must
+    not exist before this is known."""
+    if run.config.init is not None:
+        build_prior(run)
+
+
 def check_codecs_trained(run: Run, stage: str) -> None:
     """Refuse codecs that were never trained, and those that are off scale."""
     for stream, facts in run.facts.items():

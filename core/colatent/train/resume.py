@@ -28,6 +28,8 @@ def check_same_settings(folder: Path, config: RunConfig) -> None:
 def _fixed(config: RunConfig) -> Iterator[tuple[str, Any]]:
     yield "seed", config.seed
     yield "data.length", config.data.length
+    for name, stream in config.streams.items():
+        yield f"streams.{name}.field", stream.field
     yield from _leaves(config.flow.model_dump(mode="json"), "flow")
     if "joint" in config.stages:
         yield from _leaves(config.joint.model_dump(mode="json", exclude={"codec_lr"}), "joint")

@@ -17,7 +17,7 @@ from colatent.train.codecs import adopt_stored, build_codecs, check_lengths
 from colatent.train.joint_stage import JointStage, check_begin, check_joint_resumed
 from colatent.train.loop import Trainer
 from colatent.train.prepare import Run, prepare
-from colatent.train.prior_stage import PriorStage, check_order, check_resumed
+from colatent.train.prior_stage import PriorStage, check_init, check_order, check_resumed
 from colatent.train.progress import Reporter
 from colatent.train.resume import check_same_settings
 from colatent.train.stage import Stage
@@ -50,6 +50,8 @@ def train(
         check_order(run, "prior")
     if "joint" in config.stages:
         check_begin(run)
+    if {"prior", "joint"} & config.stages.keys():
+        check_init(run)
     with RunFolder.create(path, loaded.text, resume=resume) as folder:
         folder.write_config(loaded.text)
         folder.begin(list(config.stages))

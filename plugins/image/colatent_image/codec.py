@@ -9,17 +9,20 @@ Axes: L latents of one picture, C channels, B pictures of one size, P bands, H a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from colatent.errors import UserError
 from colatent.plugins.contract import BlockPlan, Encoded, Latents, PlanRequest
+from colatent.plugins.items import Shown
 from colatent.plugins.records import LatentSpec
 from colatent_image.config import ImageConfig, ImageOptions
+from colatent_image.files import png_bytes, read_image, write_image
 from colatent_image.items import Image, by_size, checked, example, grid_positions, grid_size
+from colatent_image.losses import Vgg, picture_losses
 from colatent_image.vae import Decoder, Encoder
 
 TOLERANCE = 0.1
@@ -39,6 +42,7 @@ class ImageCodec(nn.Module):
         self.decoder = Decoder(config)
         self.register_buffer("shift_C", torch.zeros(config.channels))
         self.register_buffer("scale_C", torch.ones(config.channels))
+        self._vgg: Vgg | None = None
 
     # What every codec does.
 
@@ -103,20 +107,30 @@ class ImageCodec(nn.Module):
     def losses(
         self, items: Sequence[Image], latents: Sequence[Latents], *, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """The pixel loss, in which every pixel counts alike whatever the size of its picture."""
-        made, compare = self._pixels(latents), F.mse_loss if self.config.pixel_loss == "mse" else F.l1_loss
-        total, count = torch.zeros((), device=self.shift_C.device), 0
-        for places, x_BPHW in self._batches(items):
-            made_BPHW = torch.stack([made[place] for place in places])
-            total = total + compare(made_BPHW, x_BPHW, reduction="sum")
-            count += x_BPHW.numel()
-        return {"reconstruction": total / max(1, count)}
+        """The pixel loss and, where they have a weight, the perceptual ones."""
+        made = self._pixels(latents)
+        pairs = [(torch.stack([made[place] for place in places]), real) for places, real in self._batches(items)]
+        if self.config.vgg and self._vgg is None:  # its file must be there in training and at no other time
+            self._vgg = Vgg(self.config.vgg_weights or "")
+        return picture_losses(pairs, self.config, self._vgg)
 
     def reconstruction_score(self, items: Sequence[Image], latents: Sequence[Latents]) -> tuple[int, int]:
         """Pixels of which all bands are within `TOLERANCE`, and pixels in all."""
         pairs = list(zip(items, self.decode(latents), strict=True))
         good = sum(int((np.abs(real - made) <= TOLERANCE).all(0).sum()) for real, made in pairs)
         return good, sum(real[0].size for real, _ in pairs)
+
+    def read_item(self, path: Path) -> Image:
+        """See `FileCodec.read_item`: a PNG, JPEG, WebP or GIF file; of more than four bands an `.npy` file."""
+        return read_image(path, self.config)
+
+    def write_item(self, item: Image, path: Path) -> Path:
+        """See `FileCodec.write_item`: a PNG file; of more than four bands an `.npy` file."""
+        return write_image(item, path)
+
+    def show(self, item: Image) -> Shown:
+        """See `Showable.show`; of more than four bands the first three."""
+        return Shown(media="image/png", data=png_bytes(item))
 
     # Rooms below the door.
 

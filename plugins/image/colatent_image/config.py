@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from colatent.config.schema import Settings
 from colatent.plugins.records import LatentSpec
@@ -28,7 +28,7 @@ class Framing(Settings):
     fit: Literal["crop", "keep"] = "crop"
     """How a file is brought to a size: scaled to cover height x width and cropped round its centre, or kept at its own
     size with each side rounded to whole latents, scaled down if it has more than height x width pixels."""
-    max_pixels: PositiveInt = 2**25
+    max_pixels: PositiveInt = Field(default=2**25, le=2**27)
     """A file with more pixels is refused before it is decoded."""
 
     @model_validator(mode="after")
@@ -57,15 +57,29 @@ class ImageConfig(Framing):
     The paper's learned value is about 4.5 (sigma 0.1)."""
     pixel_loss: Literal["mse", "l1"] = "mse"
     """Squared or absolute difference, averaged over pixels and bands."""
+    pyramid: NonNegativeFloat = 0.0
+    """Weight of the absolute difference of Laplacian pyramids, which asks for detail at each scale; 0: none."""
+    vgg: NonNegativeFloat = 0.0
+    """Weight of the squared difference of VGG16's features; 0: none."""
+    vgg_weights: str | None = None
+    """A safetensors file with the state dict of torchvision's vgg16; read in training, never fetched."""
 
     @model_validator(mode="after")
     def _fits(self) -> ImageConfig:
         if self.kind == "conv" and self.downsample & (self.downsample - 1):
             raise ValueError(f"downsample {self.downsample} must be a power of two where kind is conv")
-        if self.features % 8:
-            raise ValueError(f"features {self.features} must be a multiple of 8")
         if self.mean_norm and self.channels < 3:
             raise ValueError(f"mean_norm leaves no freedom to {self.channels} channels: give 3 or more, or turn it off")
+        return self
+
+    @model_validator(mode="after")
+    def _vgg_fits(self) -> ImageConfig:
+        if bool(self.vgg) != (self.vgg_weights is not None):
+            raise ValueError("vgg and vgg_weights go together: give both or neither")
+        if self.vgg and (self.bands not in (1, 3) or self.downsample < 4):
+            raise ValueError(
+                "vgg sees pictures of 1 or 3 bands that are at least 4 pixels a side: raise downsample to 4"
+            )
         return self
 
     def latent_spec(self) -> LatentSpec:

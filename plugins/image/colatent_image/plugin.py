@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from colatent.plugins import CodecInfo, hookimpl
+from colatent.plugins import CodecInfo, DatasetInfo, hookimpl
 
 
 @hookimpl
@@ -20,5 +20,19 @@ def colatent_codecs() -> Iterable[CodecInfo]:
             config="colatent_image.config:ImageConfig",
             requires_api="1.0",
             summary="Convolutional or patch VAE over pixels, one block per picture",
+        )
+    ]
+
+
+@hookimpl
+def colatent_datasets() -> Iterable[DatasetInfo]:
+    """A folder of pictures."""
+    return [
+        DatasetInfo(
+            name="image-folder",
+            fields=("image", "text"),
+            factory="colatent_image.datasets:ImageFolder",
+            config="colatent_image.datasets:ImageFolderConfig",
+            summary="pictures of a folder, with the folders' names or text files as captions",
         )
     ]

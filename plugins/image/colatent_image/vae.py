@@ -1,8 +1,8 @@
 """The network of the image VAE: residual convolutions down to the rate of latents, and the same back up to pixels.
 
 Both kinds are one network. `conv` starts from pixels and halves the picture until a latent is left of each square;
-`patch` folds each square into the channels at once. Norms see one picture at a time (never a batch), so that a
-picture's latents do not depend on its neighbours.
+`patch` folds each square into the channels at once. Norms see one place of one picture at a time: statistics over a
+batch would make latents depend on other pictures, statistics over a picture would lose the colour of an even one.
 
 Axes: B pictures of one size, P bands, H and W rows and columns (of pixels or of latents), C channels, D width.
 """
@@ -33,12 +33,19 @@ def patch_of(config: ImageConfig) -> int:
     return config.downsample if config.kind == "patch" else 1
 
 
+class Norm(nn.LayerNorm):
+    """Over the channels of each place by itself: an even picture keeps its colour, and no place looks at another."""
+
+    def forward(self, x_BDHW: Tensor) -> Tensor:
+        return super().forward(x_BDHW.movedim(1, -1)).movedim(-1, 1)
+
+
 class Block(nn.Module):
     """Two normalised convolutions beside an identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(norm(width), nn.SiLU(), conv(width), norm(width), nn.SiLU(), conv(width))
+        self.layers = nn.Sequential(Norm(width), nn.SiLU(), conv(width), Norm(width), nn.SiLU(), conv(width))
         nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]  # a new block changes nothing
 
     def forward(self, x_BDHW: Tensor) -> Tensor:
@@ -57,7 +64,7 @@ class Encoder(nn.Module):
             layers += [Block(width) for _ in range(config.depth)]
             if wider is not None:
                 layers += [nn.Conv2d(width, wider, 2, stride=2)]
-        self.trunk = nn.Sequential(*layers, norm(rates[-1]), nn.SiLU())
+        self.trunk = nn.Sequential(*layers, Norm(rates[-1]), nn.SiLU())
         learned = config.log_snr is None
         self.final_layer = nn.Conv2d(rates[-1], config.channels * (2 if learned else 1), 1)
         if learned:
@@ -90,16 +97,11 @@ class Decoder(nn.Module):
             if narrower is not None:
                 layers += [nn.Conv2d(width, 4 * narrower, 1), nn.PixelShuffle(2)]
         last = edge(rates[-1], config.bands * patch**2, patch)
-        self.trunk = nn.Sequential(*layers, norm(rates[-1]), nn.SiLU(), last, nn.PixelShuffle(patch))
+        self.trunk = nn.Sequential(*layers, Norm(rates[-1]), nn.SiLU(), last, nn.PixelShuffle(patch))
 
     def forward(self, z_BHWC: Tensor) -> Tensor:
         """Latents as the encoder gives them -> pixels (B, P, H, W) about 0 to 1, not clamped."""
         return 0.5 * self.trunk(z_BHWC.movedim(-1, 1)).float() + 0.5
-
-
-def norm(width: int) -> nn.GroupNorm:
-    """Over the pixels and an eighth of the channels of one picture."""
-    return nn.GroupNorm(math.gcd(8, width), width)
 
 
 def conv(width: int) -> nn.Conv2d:

@@ -10,4 +10,15 @@ from colatent.plugins import CodecInfo, hookimpl
 @hookimpl
 def colatent_codecs() -> Iterable[CodecInfo]:
     """The audio VAE."""
-    return []
+    return [
+        CodecInfo(
+            name="audio",
+            modality="audio",
+            axes=1,
+            fields=("audio",),
+            factory="colatent_audio.codec:AudioCodec",
+            config="colatent_audio.config:AudioConfig",
+            requires_api="1.0",
+            summary="VAE over spectral frames, mel or linear, with a way back to sound",
+        )
+    ]

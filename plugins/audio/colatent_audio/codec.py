@@ -97,11 +97,12 @@ class AudioCodec(nn.Module):
     def losses(
         self, items: Sequence[Sound], latents: Sequence[Latents], *, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Mean error of the levels of frames that hold sound, in steps of 20 dB, and cross-entropy of where it ends."""
+        """Mean error of the levels of frames that hold sound, in steps of 20 dB; cross-entropy of where they end."""
         sounds = [checked(item) for item in items]
         units_NP, present_NP, target_NPM = self._targets(sounds)
         levels_NPM, odds_NP = self.frames([record.z_LC for record in latents])
-        error_NP = (levels_NPM - target_NPM).abs().mean(-1)
+        weight_NPM = 1.0 + self.config.loud_weight * torch.exp(target_NPM - target_NPM.amax(-1, keepdim=True))
+        error_NP = ((levels_NPM - target_NPM).abs() * weight_NPM).sum(-1) / weight_NPM.sum(-1)
         # What follows the end within its own latent is known too: still no sound.
         told_NP = (units_NP.sum(-1, keepdim=True) > 0).expand_as(units_NP)
         end = F.binary_cross_entropy_with_logits(odds_NP[told_NP], present_NP[told_NP].to(odds_NP))

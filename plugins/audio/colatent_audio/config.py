@@ -22,7 +22,7 @@ class AudioConfig(Settings):
     """Samples from one frame to the next. At most half of n_fft, or frames would not tell each other's phases."""
     mels: PositiveInt | None = None
     """Mel bands of a frame, for speech; None keeps every frequency, which pure tones need."""
-    floor_db: float = Field(default=-80.0, le=-20.0)
+    floor_db: float = Field(default=-100.0, le=-20.0)
     """Level below which all is silence, in decibels of a full-scale sine."""
     frames_per_latent: PositiveInt = 2
     """Frames folded into one latent."""
@@ -39,6 +39,9 @@ class AudioConfig(Settings):
     """Log signal-to-noise ratio of a fixed posterior, ln(1 / sigma^2); None learns sigma under the weight of the KL."""
     mean_norm: bool = True
     """Whether the posterior's mean is normalised over its channels, without gain."""
+    loud_weight: NonNegativeFloat = 4.0
+    """How much more a frame's loudest band counts in the loss of the spectrum than its faint ones; e times less with
+    every 20 dB below it."""
     end_weight: NonNegativeFloat = 0.5
     """Weight of the loss that teaches where a sound ends."""
     griffin_lim: NonNegativeInt = 32

@@ -47,13 +47,27 @@ class Spectrum(nn.Module):
         frames = [span.latents * config.frames_per_latent for span in spans]
         gap = config.n_fft // config.hop - 1  # frames that would look into two sounds
         flat_T = torch.from_numpy(_laid_out(sounds, frames, config)).to(self.window_T)
-        magnitude_QF = audio.spectrogram(
-            flat_T, pad=0, window=self.window_T, n_fft=config.n_fft, hop_length=config.hop,
-            win_length=config.n_fft, power=1.0, normalized=False, center=False,
-        )  # fmt: skip
-        kept = np.concatenate([np.arange(count) + at for count, at in zip(frames, _starts(frames, gap), strict=True)])
-        magnitude_FQ = magnitude_QF.T[torch.from_numpy(kept).to(self.window_T.device)]
-        return self._levels(magnitude_FQ / self._full_scale).unflatten(0, (-1, config.frames_per_latent))
+        starts = zip(frames, _starts(frames, gap), strict=True)
+        kept = torch.from_numpy(np.concatenate([np.arange(start, start + count) for count, start in starts]))
+        with torch.autocast(flat_T.device.type, enabled=False):  # few digits of a level are a wrong level
+            magnitude_FQ = self._magnitudes_of(flat_T).T[kept.to(flat_T.device)]
+            return self._levels(magnitude_FQ).unflatten(0, (-1, config.frames_per_latent))
+
+    def _magnitudes_of(self, flat_T: Tensor) -> Tensor:
+        """Magnitudes (Q, F) of all frames of a signal, those of a full-scale sine 1."""
+        n_fft, hop = self.config.n_fft, self.config.hop
+        found_QF = audio.spectrogram(
+            flat_T,
+            pad=0,
+            window=self.window_T,
+            n_fft=n_fft,
+            hop_length=hop,
+            win_length=n_fft,
+            power=1.0,
+            normalized=False,
+            center=False,
+        )
+        return found_QF / self._full_scale
 
     @property
     def _full_scale(self) -> float:
@@ -84,10 +98,8 @@ def mel_bands(config: AudioConfig) -> Tensor:
     assert config.mels is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of an empty band: it is refused below
-        bands_QM = audio.melscale_fbanks(
-            n_freqs=config.n_fft // 2 + 1, f_min=0.0, f_max=config.sample_rate / 2,
-            n_mels=config.mels, sample_rate=config.sample_rate,
-        )  # fmt: skip
+        rate, count = config.sample_rate, config.n_fft // 2 + 1
+        bands_QM = audio.melscale_fbanks(count, f_min=0.0, f_max=rate / 2, n_mels=config.mels, sample_rate=rate)
     empty = int((bands_QM.amax(0) == 0).sum())
     if empty:
         what = f"{empty} of {config.mels} mel bands are narrower than the distance of two frequencies"

@@ -87,10 +87,14 @@ class _Voice:
         ends = bool(absent_F.any())
         count = int(absent_F.int().argmax()) if ends else len(absent_F)
         self._add(levels_FM[:count], ends=ends)
-        if ends:
-            self.stopped = "end"
-        if self._budget is not None and self._length() >= self._budget:
-            self.stopped = self.stopped if self._length() == self._budget and ends else "budget"
+        self.stopped = self._reason(ends=ends)
+
+    def _reason(self, *, ends: bool) -> str | None:
+        """Why the sound stops with the block that was added, if it does."""
+        over = self._frames * self.codec.config.hop - self._given - (self._budget or 0)
+        if self._budget is not None and (over > 0 or (over == 0 and not ends)):
+            return "budget"
+        return "end" if ends else None
 
     def _decode(self, z_LC: Tensor) -> tuple[Tensor, Tensor]:
         """Levels (F, M) and log-odds (F,) of the next block."""
@@ -104,10 +108,6 @@ class _Voice:
         sound = self._inversion.add(self.codec.spectrum.magnitudes(levels_FM), ends=ends)
         self._settled.append(sound.astype(np.float32))
         self._frames += len(levels_FM)
-
-    def _length(self) -> int:
-        """Samples generated so far, settled or not."""
-        return self._frames * self.codec.config.hop - self._given
 
     def sound(self) -> Sound:
         """What was generated, up to the end or the budget."""

@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("**/*.md"))
 GUIDES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS]
 PAGES = [*GUIDES, ROOT / "CHANGELOG.md"]
-ROOMS = (ROOT, ROOT / "core" / "colatent", ROOT / "plugins" / "text")
+ROOMS = (ROOT, ROOT / "core" / "colatent", *sorted((ROOT / "plugins").iterdir()))
 """Where a path in the documentation may begin."""
 SETTINGS = ROOT / "docs" / "configuration.md"
 

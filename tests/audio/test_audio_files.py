@@ -1,0 +1,149 @@
+"""Sound files as people have them: odd rates, many channels, broken and hostile ones. Every file here is a real one."""
+
+from __future__ import annotations
+
+import struct
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from audio.sounds import RATE, detected, keypad
+from colatent.errors import UserError
+from colatent.plugins.items import FileCodec, Showable
+from colatent_audio import files
+from colatent_audio.codec import AudioCodec
+from colatent_audio.config import AudioConfig
+
+SEVEN = keypad("7", np.random.default_rng(0))
+
+
+@pytest.fixture(scope="module")
+def codec() -> AudioCodec:
+    return AudioCodec(AudioConfig(width=16))
+
+
+def header(rate: int, *, channels: int = 1, samples: int = 100, claimed: int | None = None) -> bytes:
+    """A 16-bit WAV whose header may claim more than there is."""
+    data = np.zeros(samples * channels, dtype="<i2").tobytes()
+    size = len(data) if claimed is None else claimed
+    form = struct.pack("<HHIIHH", 1, channels, rate, rate * 2 * channels & 0xFFFFFFFF, 2 * channels, 16)
+    return (
+        b"RIFF"
+        + struct.pack("<I", 36 + size)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + form
+        + (b"data" + struct.pack("<I", size) + data)
+    )
+
+
+def test_the_codec_reads_and_shows(codec: AudioCodec) -> None:
+    assert isinstance(codec, FileCodec)
+    assert isinstance(codec, Showable)
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_what_was_written_is_read(codec: AudioCodec, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"seven.{suffix}"
+    soundfile.write(path, SEVEN, RATE)
+    np.testing.assert_allclose(codec.read_item(path), SEVEN, atol=1 / 32768)
+    written = codec.write_item(codec.read_item(path), tmp_path / "copy.1")
+    assert written == tmp_path / "copy.1.wav"
+    assert soundfile.info(written).subtype == "PCM_16"
+    np.testing.assert_array_equal(codec.read_item(written), codec.read_item(path))
+
+
+def test_a_report_gets_a_whole_wav_file(codec: AudioCodec) -> None:
+    shown = codec.show(np.array([0.0, 0.5, -2.0], dtype=np.float32))
+    assert shown.media == "audio/wav"
+    samples, rate = soundfile.read(BytesIO(shown.data))
+    assert rate == RATE
+    np.testing.assert_allclose(samples, [0.0, 0.5, -1.0], atol=1e-4)
+
+
+@pytest.mark.parametrize("rate", [1000, 4000, 11_025, 11_127, 44_100, 44_101, 48_000, 96_000])
+def test_any_rate_is_resampled(codec: AudioCodec, tmp_path: Path, rate: int) -> None:
+    time = np.arange(rate // 2) / rate
+    soundfile.write(tmp_path / "tone.wav", 0.5 * np.sin(2 * np.pi * 300 * time), rate)
+    found = codec.read_item(tmp_path / "tone.wav")
+    assert found.dtype == np.float32
+    assert abs(len(found) - RATE // 2) <= 8
+    expected = 0.5 * np.sin(2 * np.pi * 300 * np.arange(len(found)) / RATE)
+    assert float(np.abs(found - expected)[400:-400].max()) < 0.03
+
+
+def test_channels_are_averaged(codec: AudioCodec, tmp_path: Path) -> None:
+    channels = np.stack([SEVEN, 0 * SEVEN, SEVEN, 0 * SEVEN, SEVEN, SEVEN], axis=1)
+    soundfile.write(tmp_path / "six.wav", channels, RATE, subtype="FLOAT")
+    found = codec.read_item(tmp_path / "six.wav")
+    np.testing.assert_allclose(found, SEVEN * 4 / 6, atol=1e-6)
+    assert detected(found) == "7"
+
+
+def test_eight_and_24_bits_are_read(codec: AudioCodec, tmp_path: Path) -> None:
+    for subtype, step in (("PCM_U8", 1 / 128), ("PCM_24", 1 / 2**23)):
+        soundfile.write(tmp_path / "some.wav", SEVEN, RATE, subtype=subtype)
+        np.testing.assert_allclose(codec.read_item(tmp_path / "some.wav"), SEVEN, atol=step)
+
+
+def flac_cut_short() -> bytes:
+    file = BytesIO()
+    soundfile.write(file, np.random.default_rng(0).uniform(-1, 1, size=50_000), RATE, format="FLAC")
+    return file.getvalue()[:-40_000]
+
+
+def wav_of(samples: np.ndarray) -> bytes:
+    file = BytesIO()
+    soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT")
+    return file.getvalue()
+
+
+BROKEN = {
+    "empty.wav": (b"", "cannot be read as sound"),
+    "text.wav": (b"not a sound at all, but text " * 9, "cannot be read as sound"),
+    "cut.flac": (flac_cut_short(), "cannot be read as sound"),
+    "header.wav": (header(RATE)[:20], "cannot be read as sound"),
+    "nothing.wav": (header(RATE, samples=0), "holds no samples; leave it out"),
+    "nan.wav": (wav_of(np.array([0.1, np.nan, 0.2])), "holds NaN or infinity; repair it"),
+    "infinite.wav": (wav_of(np.array([0.1, np.inf, 0.2])), "holds NaN or infinity; repair it"),
+    "slow.wav": (header(10), "has 10 samples a second; give a file of 1000 to 384000"),
+    "fast.wav": (header(2_000_000_000), "has 2000000000 samples a second; give"),
+    "long.wav": (header(1000, samples=601_000), "is 601 seconds of 1 channels long; cut it into parts of at most 600"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(BROKEN))
+def test_a_bad_file_is_one_line_that_names_it(codec: AudioCodec, tmp_path: Path, name: str) -> None:
+    data, message = BROKEN[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError) as caught:
+        codec.read_item(tmp_path / name)
+    line = str(caught.value)
+    assert line.startswith(f"{tmp_path / name}: {message}")
+    assert "\n" not in line
+    assert caught.value.do
+
+
+def test_a_header_that_claims_more_than_there_is_costs_no_memory(codec: AudioCodec, tmp_path: Path) -> None:
+    (tmp_path / "liar.wav").write_bytes(header(RATE, claimed=2**32 - 64))
+    assert len(codec.read_item(tmp_path / "liar.wav")) == 100
+
+
+def test_the_length_is_looked_at_before_a_sample_is_read(
+    codec: AudioCodec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    soundfile.write(tmp_path / "wide.wav", np.zeros((1000, 64)), RATE)
+    monkeypatch.setattr(files, "MOST_VALUES", 63_999)
+    monkeypatch.setattr(soundfile.SoundFile, "read", None)
+    with pytest.raises(UserError, match=r"wide\.wav: is 0 seconds of 64 channels long; cut it"):
+        codec.read_item(tmp_path / "wide.wav")
+
+
+def test_what_is_no_file_is_told(codec: AudioCodec, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.wav: no such file; give a WAV or FLAC file"):
+        codec.read_item(tmp_path / "none.wav")
+    with pytest.raises(UserError, match=r"is a folder; give"):
+        codec.read_item(tmp_path)

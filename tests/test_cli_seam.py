@@ -229,7 +229,10 @@ def test_policy_of_ones_own(site: Path) -> None:
         (["plugns"], "colatent: no command 'plugns', did you mean 'plugins'? (see 'colatent --help')"),
         (["--bogus"], "colatent: No such option"),
         (["plugins", "info"], "colatent: Missing argument 'NAME' (see 'colatent plugins info --help')"),
-        (["plugins", "info", "txt"], "colatent: no plugin, codec or dataset is called 'txt'; did you mean 'text'?"),
+        (
+            ["plugins", "info", "txt"],
+            "colatent: no plugin, codec, dataset or task is called 'txt'; did you mean 'text'?",
+        ),
     ],
 )
 def test_user_mistakes_are_one_line_and_exit_2(arguments: list[str], line: str, site: Path) -> None:

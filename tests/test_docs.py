@@ -255,6 +255,7 @@ def all_models() -> dict[str, type[BaseModel]]:
     codecs = [found.codec_class(info.name) for plugin in ours for info in plugin.codecs]
     roots += [codec.options_model() for codec in codecs if isinstance(codec, OptionedCodec)]
     roots += [found.dataset_config(info.name) for plugin in ours for info in plugin.datasets]
+    roots += [found.task_config(info.name) for plugin in ours for info in plugin.tasks]
     return {model.__name__: model for root in roots for model in with_nested(root)}
 
 

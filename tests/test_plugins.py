@@ -14,10 +14,10 @@ import pluggy
 import pytest
 
 from colatent.errors import UserError
-from colatent.plugins import API_VERSION, Candidate, CodecInfo, LatentSpec, hookimpl, load_plugins
+from colatent.plugins import API_VERSION, Candidate, CodecInfo, LatentSpec, TaskInfo, hookimpl, load_plugins
 from colatent.plugins.hookspecs import HOOK_NAMES
 from colatent.plugins.loader import installed
-from colatent.plugins.registry import CodecEntry, DatasetEntry, Registry, inventory_table, read_registry
+from colatent.plugins.registry import CodecEntry, DatasetEntry, Registry, TaskEntry, inventory_table, read_registry
 
 ROOT = Path(__file__).parents[1]
 OPEN = Registry(path=Path("registry.toml"))
@@ -85,9 +85,14 @@ def test_a_module_object_and_a_generator_hook_work() -> None:
         def colatent_datasets(self):
             return []
 
+        @hookimpl
+        def colatent_tasks(self):
+            return (TaskInfo(name="a", factory="a:B", config="a:C") for _ in range(1))
+
     plugin = only(Candidate(name="object", distribution="d", version="1", target=Plugin()))
     assert plugin.state == "active"
-    assert plugin.hooks == ("colatent_codecs", "colatent_datasets")
+    assert plugin.hooks == ("colatent_codecs", "colatent_datasets", "colatent_tasks")
+    assert plugin.claims == (("codec", "a"), ("task", "a"))  # a name is of one kind
 
 
 BROKEN = {
@@ -158,7 +163,7 @@ def test_rollback_leaves_nothing_registered(install: Install) -> None:
     )
     found = load_plugins([install("half", code)], registry=OPEN)
     (plugin,) = found.plugins
-    assert (plugin.codecs, plugin.datasets, plugin.hooks, plugin.manager) == ((), (), (), None)
+    assert (plugin.codecs, plugin.datasets, plugin.tasks, plugin.hooks, plugin.manager) == ((), (), (), (), None)
     assert (found.codecs, found.datasets, found.active, dict(found.owners)) == ({}, {}, (), {})
     import click
 
@@ -235,6 +240,27 @@ def test_a_pinned_dataset_is_guarded_too(install: Install) -> None:
     )
     assert only(install("words", code), PINNED).state == "shadowed"
     assert only(install("words", code), OPEN).state == "active"
+
+
+def test_tasks_are_declared_pinned_and_found_as_codecs_are(install: Install) -> None:
+    code = (
+        "from colatent.plugins import TaskInfo, hookimpl\n@hookimpl\ndef colatent_tasks():\n"
+        "    return [TaskInfo(name='trial', factory='plugin_trial:Trial', config='plugin_trial:Settings')]\n"
+        "class Trial: pass\nclass Settings:\n    model_fields = {}\n"
+    )
+    candidate = install("trial", code)
+    found = load_plugins([candidate], registry=OPEN)
+    assert (found.task_class("trial").__name__, found.task_config("trial").__name__) == ("Trial", "Settings")
+    with pytest.raises(UserError, match=r"tasks.tral: no active plugin brings task 'tral'; did you mean 'trial'\?"):
+        found.task("tral", where="tasks.tral")
+    pinned = replace(OPEN, tasks={"trial": TaskEntry(distribution="another")})
+    assert "task 'trial' belongs to another" in only(candidate, pinned).reason
+    demo = install("trial", code.replace("name=", "demo='colatent_text:demo.yaml', name="))
+    assert load_plugins([demo], registry=OPEN).demos()["trial"].is_file()
+    wrong = install("trial", code.replace("name=", "demo='demo.yaml', name="))
+    assert "demo must be written as 'package:file.yaml'" in only(wrong).reason
+    older = install("trial", code.replace("name=", "requires_api='1', name="))
+    assert load_plugins([older], registry=OPEN).fingerprint != found.fingerprint
 
 
 def test_two_packages_with_one_open_name_are_refused_by_a_run(install: Install) -> None:
@@ -399,6 +425,7 @@ def test_commands_of_an_open_group_are_asked_for_apart(install: Install, capsys:
             "[codecs.text]\nmodality = 'text'\naxes = 1\nfields = []",
             "codecs.text.distribution must be a text, it is mi",
         ),
+        ("[tasks.t]\nfields = ['f']", "unknown key tasks.t.fields; known: distribution, status"),
         ("[codecs.t]\naxes = 5", "codecs.t.axes must be 1, 2 or 3, found 5"),
         ("[datasets.t]\ndistribution = 'd'\nfields = ['f']\nstatus = 'new'", "datasets.t.status must be one of exper"),
     ],
@@ -439,6 +466,7 @@ def test_registry_entry_points_and_declarations_agree() -> None:
         assert (info.modality, info.axes, info.fields) == (entry.modality, entry.axes, entry.fields)
     datasets = {name: entry.fields for name, entry in registry.datasets.items() if entry.distribution == "colatent"}
     assert {name: info.fields for name, info in found.datasets.items()} == datasets
+    assert set(found.tasks) == {name for name, entry in registry.tasks.items() if entry.distribution == "colatent"}
 
 
 def test_the_registry_in_force_is_the_projects() -> None:

@@ -70,7 +70,8 @@ def test_wheel_holds_the_packages_and_nothing_else(wheel):
     packages = {path.parent.name for path in ROOT.glob("plugins/*/*/__init__.py")} | {"colatent"}
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == packages
-    assert [name for name in names if name.endswith(".yaml")] == ["colatent_text/demo.yaml"]
+    demos = ["colatent_gallery/digits/digits.yaml", "colatent_text/demo.yaml"]
+    assert sorted(name for name in names if name.endswith(".yaml")) == demos
     assert not [name for name in names if "test_" in name or name.endswith(".pyc")]
     sources = {path.relative_to(ROOT / "core").as_posix() for path in ROOT.glob("core/colatent/**/*.py")}
     assert sources <= set(names)

@@ -10,13 +10,14 @@ import pytest
 
 from colatent.cli import main as entry
 from colatent.cli import plugins as command
-from colatent.testing import CODEC_CHECKS, DATASET_CHECKS
+from colatent.testing import CODEC_CHECKS, DATASET_CHECKS, TASK_CHECKS
 from colatent.testing.isolation import heavy_imports
 from plugins_for_tests import faults_surface
 from plugins_for_tests.faults import CODEC_FAULTS
 from plugins_for_tests.wave import plugins_with_wave
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "plugins.md"
+KINDS = (("codec", CODEC_CHECKS), ("dataset", DATASET_CHECKS), ("task", TASK_CHECKS))
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_it_exits_2_where_a_check_fails(given, capsys: pytest.CaptureFixture[str
 def test_it_lists_the_checks(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["plugins", "validate", "--list"]) == 0
     shown = capsys.readouterr().out
-    for kind, checks in (("codec", CODEC_CHECKS), ("dataset", DATASET_CHECKS)):
+    for kind, checks in KINDS:
         for check in checks:
             assert re.search(rf"^{kind} +{check.name} +{re.escape(check.contract)}$", shown, re.MULTILINE)
 
@@ -65,7 +66,7 @@ def test_it_lists_the_checks(capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_lists_the_checks_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["plugins", "validate", "--list", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
-    for kind, checks in (("codec", CODEC_CHECKS), ("dataset", DATASET_CHECKS)):
+    for kind, checks in KINDS:
         assert shown[kind] == [{"name": check.name, "contract": check.contract} for check in checks]
 
 
@@ -74,7 +75,7 @@ def test_it_asks_for_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Missing argument 'NAME'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("kind", "checks"), [("codec", CODEC_CHECKS), ("dataset", DATASET_CHECKS)])
+@pytest.mark.parametrize(("kind", "checks"), KINDS)
 def test_the_documentation_lists_the_checks_with_their_contracts(kind, checks) -> None:
     _, _, section = DOCS.read_text(encoding="utf-8").partition(f"| check of a {kind} | contract |\n|---|---|\n")
     rows = re.findall(r"^\| `([^`]+)` \| (.*) \|$", section.partition("\n\n")[0], re.MULTILINE)

@@ -6,12 +6,22 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
+import colatent.generate.model
+import colatent.plugins
+import colatent.train.run
 from colatent.cli.main import main
 from colatent.config import load
-from colatent_text import demo_score
+from colatent.plugins import PluginSet
+from colatent_text import demo, demo_score
 from colatent_text.demo import config_path, run_demo
 from colatent_text.demo_report import flow_table
+from plugins_for_tests.grid import CONFIG
+from plugins_for_tests.grid_task import plugins_with_task
+from plugins_for_tests.runs import changed
+
+TASKS = {"patterns": {"count": 1}}
 
 TINY = (
     "streams.text.config.width=32",
@@ -88,3 +98,22 @@ def test_a_demo_keeps_out_of_other_runs(few: None, tmp_path: Path, capsys: pytes
     config.write_text(config.read_text().replace("name: demo", "name: plays"))
     assert main(["demo", "--out", str(out)]) == 2
     assert "holds the run 'plays'" in capsys.readouterr().err
+
+
+def test_all_adds_what_tasks_demonstrate(
+    few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "pictures.yaml"
+    config.write_text(yaml.safe_dump(changed(CONFIG, stages__codec__steps=2, stages__prior__steps=2, tasks=TASKS)))
+    for module in (colatent.plugins, colatent.train.run, colatent.generate.model):
+        monkeypatch.setattr(module, "load_plugins", plugins_with_task)
+    monkeypatch.setattr(PluginSet, "demos", lambda found: {"patterns": config})
+    monkeypatch.setattr(demo, "run_demo", lambda out, overrides: None)
+    command = ["demo", "--all", "--out", str(tmp_path / "demo")]
+    assert main(command) == 0
+    report = tmp_path / "demo-patterns" / "report.html"
+    before = report.stat()
+    assert f"report  {report}" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "going on with the demonstration 'patterns'" in capsys.readouterr().out
+    assert report.stat() == before

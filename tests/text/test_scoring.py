@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from colatent.cli.main import main
+from colatent.evaluate.intervals import Z, wilson
 from colatent_text.scoring.command import NAMES
 from colatent_text.scoring.protocol import (
     RULES,
@@ -30,7 +31,7 @@ from colatent_text.scoring.protocol import (
     read_answer,
 )
 from colatent_text.scoring.records import read_records
-from colatent_text.scoring.report import Z, exact_match, score, token_f1, wilson
+from colatent_text.scoring.report import exact_match, score, token_f1
 
 PUBLISHED = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cola_eval"
 ANIMALS = ("a dog", "the cat", "two birds", "a catfish")

@@ -12,6 +12,7 @@ import click
 from colatent.cli.lazy import LazyCommand, OpenGroup
 
 COMMANDS = {
+    "run": LazyCommand(target="colatent.cli.judge:run", help="Judge a finished model by a task."),
     "diagnose": LazyCommand(
         target="colatent.cli.diagnose:diagnose", help="Say where a finished model is weak: latents, decoder, prior."
     ),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -14,7 +15,9 @@ import click
 from colatent.cli.installation import STACK, devices, version_of
 from colatent.cli.show import print_facts, print_json, print_table
 from colatent.errors import UserError
-from colatent.plugins import API_VERSION, CodecInfo, DatasetInfo, Plugin, PluginSet, load_plugins
+from colatent.plugins import API_VERSION, Plugin, PluginSet, load_plugins
+from colatent.plugins.loader import DECLARED
+from colatent.plugins.records import Declaration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 JSON = "colatent.cli.plugins.json"
@@ -57,20 +60,22 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def info(name: str, as_json: bool) -> None:
-    """Show all that NAME declares: a plugin, a codec or a dataset; PACKAGE:PLUGIN where two share a name.
+    """Show all that NAME declares: a plugin, a codec, a dataset or a task; PACKAGE:PLUGIN where two share a name.
 
     Example: colatent plugins info text
     """
     found = load_plugins()
     plugin = _find(found, name)
     facts = _summary(plugin)
-    facts["codecs"] = [asdict(each) | {"settings": _settings(found.codec_config, each)} for each in plugin.codecs]
-    facts["datasets"] = [asdict(each) | {"settings": _settings(found.dataset_config, each)} for each in plugin.datasets]
+    for kind in DECLARED:
+        settings = partial(_settings, getattr(found, f"{kind}_config"))
+        facts[f"{kind}s"] = [asdict(each) | {"settings": settings(each)} for each in getattr(plugin, f"{kind}s")]
     if as_json:
         print_json(facts)
         return
-    print_facts({key: value for key, value in facts.items() if key not in ("codecs", "datasets")})
-    for kind in ("codec", "dataset"):
+    declared_keys = [f"{kind}s" for kind in DECLARED]
+    print_facts({key: value for key, value in facts.items() if key not in declared_keys})
+    for kind in DECLARED:
         for declared in facts[f"{kind}s"]:
             _print_declared(kind, declared)
 
@@ -81,7 +86,7 @@ def info(name: str, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def validate(ctx: click.Context, name: str | None, list_checks: bool, as_json: bool) -> None:
-    """Check that NAME (a plugin, a codec or a dataset) keeps to the contract; exit status 2 if it does not.
+    """Check that NAME (a plugin, a codec, a dataset or a task) keeps to the contract; exit status 2 if it does not.
 
     Example: colatent plugins validate text
     """
@@ -113,9 +118,9 @@ def validate(ctx: click.Context, name: str | None, list_checks: bool, as_json: b
 
 
 def _list_checks(*, as_json: bool) -> None:
-    from colatent.testing.catalogue import CODEC_CHECKS, DATASET_CHECKS
+    from colatent.testing.catalogue import CODEC_CHECKS, DATASET_CHECKS, TASK_CHECKS
 
-    kinds: dict[str, tuple[Any, ...]] = {"codec": CODEC_CHECKS, "dataset": DATASET_CHECKS}
+    kinds: dict[str, tuple[Any, ...]] = {"codec": CODEC_CHECKS, "dataset": DATASET_CHECKS, "task": TASK_CHECKS}
     if as_json:
         print_json(
             {kind: [{"name": each.name, "contract": each.contract} for each in some] for kind, some in kinds.items()}
@@ -171,10 +176,11 @@ def _print_list(found: PluginSet) -> None:
     if not found.plugins:
         click.echo("No plugins: is colatent installed? (pip install colatent)")
         return
-    rows = [("PLUGIN", "STATE", "PACKAGE", "CODECS", "DATASETS")]
+    rows = [("PLUGIN", "STATE", "PACKAGE", *(f"{kind}s".upper() for kind in DECLARED))]
     for plugin in found.plugins:
         package = f"{plugin.distribution} {plugin.version}"
-        rows.append((plugin.name, plugin.state, package, _names(plugin.codecs), _names(plugin.datasets)))
+        declared = (_names(getattr(plugin, f"{kind}s")) for kind in DECLARED)
+        rows.append((plugin.name, plugin.state, package, *declared))
     print_table(rows)
     for plugin in found.plugins:
         if plugin.state != "active":
@@ -182,7 +188,7 @@ def _print_list(found: PluginSet) -> None:
 
 
 def _find(found: PluginSet, name: str) -> Plugin:
-    """The plugin called `name` or PACKAGE:PLUGIN, else the one that claims a codec or dataset of that name."""
+    """The plugin called `name` or PACKAGE:PLUGIN, else the one that claims a codec, dataset or task of that name."""
     for fits in (_is_called, _claims):
         matches = [plugin for plugin in found.plugins if fits(plugin, name)]
         active = [plugin for plugin in matches if plugin.state == "active"]
@@ -196,7 +202,7 @@ def _find(found: PluginSet, name: str) -> Plugin:
     known = {plugin.name for plugin in found.plugins} | {each for plugin in found.plugins for _, each in plugin.claims}
     near = difflib.get_close_matches(name, known, n=1)
     do = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}"
-    raise UserError(f"no plugin, codec or dataset is called {name!r}", do=do)
+    raise UserError(f"no plugin, codec, dataset or task is called {name!r}", do=do)
 
 
 def _is_called(plugin: Plugin, name: str) -> bool:
@@ -216,12 +222,13 @@ def _summary(plugin: Plugin) -> dict[str, Any]:
         "version": plugin.version,
         "codecs": [each.name for each in plugin.codecs],
         "datasets": [each.name for each in plugin.datasets],
+        "tasks": [each.name for each in plugin.tasks],
         "claims": [f"{kind} {name}" for kind, name in plugin.claims],
         "hooks": list(plugin.hooks),
     }
 
 
-def _settings(model_of: Callable[[str], type], declared: CodecInfo | DatasetInfo) -> list[dict[str, str]]:
+def _settings(model_of: Callable[[str], type], declared: Declaration) -> list[dict[str, str]]:
     """The settings of a declared config; a config that cannot be imported is told as one line in their place."""
     from colatent.cli.settings import describe_settings
 
@@ -242,7 +249,7 @@ def _print_declared(kind: str, declared: dict[str, Any]) -> None:
             click.echo(f"        {setting['doc']}")
 
 
-def _names(declared: Iterable[CodecInfo | DatasetInfo]) -> str:
+def _names(declared: Iterable[Declaration]) -> str:
     return ", ".join(each.name for each in declared) or "-"
 
 

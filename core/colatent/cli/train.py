@@ -14,16 +14,16 @@ def train(config: str, overrides: tuple[str, ...], resume: bool, quiet: bool) ->
     """Train a model from a config.
 
     Settings of CONFIG are overridden by KEY=VALUE, for example stages.prior.steps=1000. The run folder is out=DIR, or
-    runs/NAME.
+    runs/NAME. The tasks of CONFIG judge what was trained; --resume goes on there too.
     """
     from colatent.config import load
 
     loaded = load(config, overrides)  # before torch: a mistyped key is answered at once
 
-    from colatent.evaluate.curves import draw_curves
-    from colatent.train.progress import Reporter
-    from colatent.train.run import train as run
+    from colatent.cli.judging import train_and_judge
 
-    folder = run(loaded, resume=resume, reporter=Reporter(quiet=quiet))
-    curves = draw_curves(folder)
-    click.echo(f"run {folder}\ncurves {curves}\ntry: colatent generate {folder}")
+    folder = train_and_judge(loaded, resume=resume, quiet=quiet)
+    click.echo(f"run {folder}\ncurves {folder / 'curves.png'}")
+    if loaded.config.tasks:
+        click.echo(f"report {folder / 'report.html'}")
+    click.echo(f"try: colatent generate {folder}")

@@ -7,7 +7,7 @@ resolved. Paths in a config are relative to the current directory, as those on t
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,14 @@ def load(path: str | Path, overrides: Sequence[str] = ()) -> Loaded:
         _apply(tree, override)
     config = validate(RunConfig, _resolve(tree, file=str(path)), file=str(path))
     return Loaded(config=config, text=OmegaConf.to_yaml(tree, resolve=False), path=path)
+
+
+def overridden(values: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Plain settings with `overrides` ("a.b=value") on top. Raises `UserError`."""
+    tree = OmegaConf.create(dict(values))
+    for override in overrides:
+        _apply(tree, override)
+    return _resolve(tree, file="settings")
 
 
 def _read(path: Path) -> str:

@@ -260,6 +260,8 @@ class RunConfig(Settings):
     stages: dict[Literal["codec", "prior", "joint"], StageConfig] = Field(min_length=1)
     """Stages in order: codec trains the codecs, prior the DiT over frozen codecs, joint both as `joint` says."""
     sample: SampleConfig = SampleConfig()
+    tasks: dict[str, dict[str, Any]] = {}
+    """Judges of the finished model by name, as `colatent plugins list` shows them, with their own settings."""
     init: str | None = None
     """A run or checkpoint whose weights training starts from."""
 

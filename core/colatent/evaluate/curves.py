@@ -5,13 +5,20 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from colatent.checkpoint.run import RunFolder
+from colatent.checkpoint.storage import atomic_write_bytes
 
 FEW = 15
+"""Points of a curve that are marked one by one, and not averaged."""
+MOST = 16
+"""Curves that one panel can hold."""
+WIDTH = {1: 9.0, 2: 14.0}
+"""Inches of the picture by its number of columns."""
 SKIPPED = {"stage", "step", "lr", "grad_norm", "tokens_per_second", "eval", "loss"}
 
 Series = dict[str, list[tuple[int, float]]]
@@ -33,22 +40,41 @@ def read_series(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Series,
 def draw_curves(folder: Path | str) -> Path:
     """Draw `curves.png` into a run folder; returns its path."""
     run = RunFolder.open(folder)
-    return _draw(read_series(run.metrics()), run.path / "curves.png")
+    path = run.path / "curves.png"
+    atomic_write_bytes(path, curves(run, columns=2))
+    return path
 
 
-def _draw(stages: Mapping[str, tuple[Series, Series]], path: Path) -> Path:
+def curves(run: RunFolder, *, columns: int) -> bytes:
+    """The curves of a run as a PNG: training losses and held-out scores of each stage, side by side or one below the
+    other."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    rows = max(1, len(stages))
-    figure = Figure(figsize=(14, 3.8 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, 2, squeeze=False)
-    for (left, right), (stage, (losses, scores)) in zip(axes, stages.items(), strict=False):
-        _panel(left, losses, title=f"{stage}: training loss", log=True)
-        _panel(right, scores, title=f"{stage}: held out", log=False)
-    figure.savefig(path, dpi=110)
-    return path
+    panels: list[tuple[Series, str, bool]] = []
+    for stage, (losses, scores) in read_series(run.metrics()).items():
+        few, level = at_one_level(scores)
+        panels += [(losses, f"{stage}: training loss", True), (few, f"{stage}: held out{level}", False)]
+    rows = max(1, -(-len(panels) // columns))
+    figure = Figure(figsize=(WIDTH[columns], 3.8 * rows), layout="constrained", dpi=110)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, (series, title, log) in zip(axes, panels, strict=False):
+        _panel(axis, series, title=title, log=log)
+    out = BytesIO()
+    canvas.print_png(out)
+    return out.getvalue()
+
+
+def at_one_level(scores: Series) -> tuple[Series, str]:
+    """Of losses at several noise levels those at the middle one, and what to say of that; where there are few curves,
+    all of them and nothing."""
+    levels = sorted({t for name in scores for _, mark, t in [name.rpartition("/t=")] if mark})
+    if len(scores) <= MOST or not levels:
+        return scores, ""
+    level = levels[len(levels) // 2]
+    kept = {name: points for name, points in scores.items() if "/t=" not in name or name.endswith(f"/t={level}")}
+    return kept, f", t = {level} of {', '.join(levels)}"
 
 
 def smooth(values: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from colatent.plugins.hookspecs import hookimpl
 from colatent.plugins.loader import Candidate, Plugin, State
 from colatent.plugins.pluginset import PluginSet, load_plugins
-from colatent.plugins.records import API_VERSION, CodecInfo, DatasetInfo, LatentSpec
+from colatent.plugins.records import API_VERSION, CodecInfo, DatasetInfo, LatentSpec, TaskInfo
 
 __all__ = [
     "API_VERSION",
@@ -20,6 +20,7 @@ __all__ = [
     "Plugin",
     "PluginSet",
     "State",
+    "TaskInfo",
     "hookimpl",
     "load_plugins",
 ]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 
 from colatent.plugins.loader import Plugin
-from colatent.plugins.records import API_VERSION, CodecInfo, DatasetInfo
+from colatent.plugins.records import API_VERSION, Declaration
 
 
 def fingerprint(plugins: Iterable[Plugin]) -> str:
@@ -25,6 +25,7 @@ def fingerprint(plugins: Iterable[Plugin]) -> str:
             plugin.version,
             sorted(map(_declaration, plugin.codecs)),
             sorted(map(_declaration, plugin.datasets)),
+            sorted(map(_declaration, plugin.tasks)),
         )
         for plugin in plugins
     )
@@ -32,6 +33,6 @@ def fingerprint(plugins: Iterable[Plugin]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _declaration(info: CodecInfo | DatasetInfo) -> list[tuple[str, object]]:
+def _declaration(info: Declaration) -> list[tuple[str, object]]:
     values = {name: value for name, value in asdict(info).items() if name != "summary"}
     return [("name", values.pop("name")), *sorted(values.items())]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from colatent.plugins.records import CodecInfo, DatasetInfo
+from colatent.plugins.records import CodecInfo, DatasetInfo, TaskInfo
 
 if TYPE_CHECKING:
     import click
@@ -31,6 +31,11 @@ def colatent_codecs() -> Iterable[CodecInfo]:  # type: ignore[empty-body]
 @hookspec
 def colatent_datasets() -> Iterable[DatasetInfo]:  # type: ignore[empty-body]
     """The datasets that this plugin brings. Must not import torch."""
+
+
+@hookspec
+def colatent_tasks() -> Iterable[TaskInfo]:  # type: ignore[empty-body]
+    """The judges of finished models that this plugin brings. Must not import torch."""
 
 
 @hookspec

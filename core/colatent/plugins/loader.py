@@ -12,7 +12,7 @@ import difflib
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypeVar
@@ -21,14 +21,18 @@ import pluggy
 
 from colatent.plugins import hookspecs
 from colatent.plugins.hookspecs import HOOK_NAMES, PROJECT
-from colatent.plugins.records import API_VERSION, CodecInfo, DatasetInfo
+from colatent.plugins.records import API_VERSION, CodecInfo, DatasetInfo, Declaration, TaskInfo
 from colatent.plugins.registry import BUILTIN, Kind, Registry, normal
 
 State = Literal["active", "blocked", "broken", "incompatible", "shadowed"]
-Info = TypeVar("Info", CodecInfo, DatasetInfo)
+Info = TypeVar("Info", bound=Declaration)
+
+DECLARED: Mapping[Kind, type[Declaration]] = {"codec": CodecInfo, "dataset": DatasetInfo, "task": TaskInfo}
+"""What the hook `colatent_codecs` declares, `colatent_datasets`, and so on."""
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+DEMO = re.compile(r"[A-Za-z_][\w.]*:[\w-]+\.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +62,11 @@ class Candidate:
 class Plugin:
     """A plugin, what became of it, and why.
 
-    codecs, datasets  what it has in force: nothing unless it is active
-    claims            (kind, name) of all that it declared, active or not; empty if it never came to that
-    hooks             the hooks that it implements
-    reason            one line, empty where it is active
-    error             what it raised
+    codecs, datasets, tasks  what it has in force: nothing unless it is active
+    claims                   (kind, name) of all that it declared, active or not; empty if it never came to that
+    hooks                    the hooks that it implements
+    reason                   one line, empty where it is active
+    error                    what it raised
     """
 
     name: str
@@ -73,6 +77,7 @@ class Plugin:
     reason: str = ""
     codecs: tuple[CodecInfo, ...] = ()
     datasets: tuple[DatasetInfo, ...] = ()
+    tasks: tuple[TaskInfo, ...] = ()
     claims: tuple[tuple[Kind, str], ...] = ()
     hooks: tuple[str, ...] = ()
     error: BaseException | None = field(default=None, repr=False, compare=False)
@@ -124,13 +129,14 @@ def examine(candidate: Candidate, registry: Registry) -> Plugin:
         return record("blocked", reason=refusal)
     try:
         manager = _register(candidate)
-        codecs, datasets = _ask(manager)
-        claims = _check(codecs, datasets)
+        declared = _ask(manager)
+        claims = _check(declared)
     except _RefusedError as refused:
         reason = one_line(refused.reason)
         return record(refused.state, reason=reason, claims=refused.claims, error=refused.__cause__)
     hooks = tuple(name for name in HOOK_NAMES if getattr(manager.hook, name).get_hookimpls())
-    return record("active", codecs=codecs, datasets=datasets, claims=claims, hooks=hooks, manager=manager)
+    in_force = {f"{kind}s": infos for kind, infos in declared.items()}
+    return record("active", **in_force, claims=claims, hooks=hooks, manager=manager)
 
 
 def describe(error: BaseException) -> str:
@@ -184,10 +190,13 @@ def _check_spelling(manager: pluggy.PluginManager, plugin: Any) -> None:
         raise _RefusedError(f"implements no hook; there are {', '.join(HOOK_NAMES)}, each marked with @hookimpl")
 
 
-def _ask(manager: pluggy.PluginManager) -> tuple[tuple[CodecInfo, ...], tuple[DatasetInfo, ...]]:
-    codecs = _guarded("colatent_codecs raised", lambda: list(manager.hook.colatent_codecs()))
-    datasets = _guarded("colatent_datasets raised", lambda: list(manager.hook.colatent_datasets()))
-    return _records("colatent_codecs", codecs, CodecInfo), _records("colatent_datasets", datasets, DatasetInfo)
+def _ask(manager: pluggy.PluginManager) -> dict[Kind, tuple[Declaration, ...]]:
+    """All that a plugin declares, by kind."""
+    declared: dict[Kind, tuple[Declaration, ...]] = {}
+    for kind, record in DECLARED.items():
+        hook = f"colatent_{kind}s"
+        declared[kind] = _records(hook, _guarded(f"{hook} raised", getattr(manager.hook, hook)), record)
+    return declared
 
 
 def _records(hook: str, results: list[Iterable[Any]], kind: type[Info]) -> tuple[Info, ...]:
@@ -203,10 +212,9 @@ def _records(hook: str, results: list[Iterable[Any]], kind: type[Info]) -> tuple
     return tuple(records)
 
 
-def _check(codecs: tuple[CodecInfo, ...], datasets: tuple[DatasetInfo, ...]) -> tuple[tuple[Kind, str], ...]:
+def _check(declared: Mapping[Kind, Iterable[Declaration]]) -> tuple[tuple[Kind, str], ...]:
     claims: list[tuple[Kind, str]] = []
-    pairs: list[tuple[Kind, CodecInfo | DatasetInfo]] = [("codec", info) for info in codecs]
-    pairs += [("dataset", info) for info in datasets]
+    pairs = [(kind, info) for kind, infos in declared.items() for info in infos]
     for kind, info in pairs:
         _check_declaration(kind, info)
         if (kind, info.name) in claims:
@@ -217,17 +225,20 @@ def _check(codecs: tuple[CodecInfo, ...], datasets: tuple[DatasetInfo, ...]) -> 
     return tuple(claims)
 
 
-def _check_declaration(kind: Kind, info: CodecInfo | DatasetInfo) -> None:
+def _check_declaration(kind: Kind, info: Declaration) -> None:
     def require(key: str, rule: str, holds: bool) -> None:
         if not holds:
             raise _RefusedError(f"{kind} {info.name!r}: {key} must be {rule}, found {getattr(info, key)!r}")
 
     require("name", "of small letters, digits, '-', '_' and '.'", _is_text(info.name, NAME))
-    fields_ok = isinstance(info.fields, tuple) and all(isinstance(name, str) and name for name in info.fields)
-    require("fields", "a tuple of at least one name", fields_ok and len(info.fields) > 0)
     require("factory", "written as 'package.module:Class'", _is_text(info.factory, REFERENCE))
     require("config", "written as 'package.module:Model'", _is_text(info.config, REFERENCE))
     require("summary", "a text", isinstance(info.summary, str))
+    if not isinstance(info, TaskInfo):
+        fields_ok = isinstance(info.fields, tuple) and all(isinstance(name, str) and name for name in info.fields)
+        require("fields", "a tuple of at least one name", fields_ok and len(info.fields) > 0)
+    if isinstance(info, TaskInfo):
+        require("demo", "written as 'package:file.yaml'", info.demo == "" or _is_text(info.demo, DEMO))
     if isinstance(info, CodecInfo):
         require("modality", "of small letters, digits, '-', '_' and '.'", _is_text(info.modality, NAME))
         require("axes", "1, 2 or 3", type(info.axes) is int and info.axes in (1, 2, 3))

@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colatent.errors import UserError
@@ -18,7 +19,7 @@ from colatent.plugins.fingerprint import fingerprint
 from colatent.plugins.hookspecs import PROJECT
 from colatent.plugins.loader import Candidate, Plugin, describe, examine, installed
 from colatent.plugins.missing import how_to_install, missing_module
-from colatent.plugins.records import CodecInfo, DatasetInfo
+from colatent.plugins.records import CodecInfo, DatasetInfo, TaskInfo
 from colatent.plugins.registry import BUILTIN, Kind, Registry, normal, read_registry
 from colatent.plugins.resolve import resolve
 
@@ -79,6 +80,11 @@ class PluginSet:
         """The datasets in force by name."""
         return {info.name: info for plugin in self.active for info in plugin.datasets}
 
+    @property
+    def tasks(self) -> dict[str, TaskInfo]:
+        """The tasks in force by name."""
+        return {info.name: info for plugin in self.active for info in plugin.tasks}
+
     @cached_property
     def fingerprint(self) -> str:
         """sha256 of the set in force: equal on two machines exactly if they have the same plugins."""
@@ -94,6 +100,11 @@ class PluginSet:
         self._demand("dataset", name, self.datasets, where)
         return self.datasets[name]
 
+    def task(self, name: str, *, where: str | None = None) -> TaskInfo:
+        """The task of that name. `where` is the config key that named it, for the error line."""
+        self._demand("task", name, self.tasks, where)
+        return self.tasks[name]
+
     def codec_class(self, name: str, *, where: str | None = None) -> type:
         """The codec's class, imported now (this imports torch)."""
         return self._resolve(self.codec(name, where=where).factory, "codec", name)
@@ -101,6 +112,10 @@ class PluginSet:
     def dataset_class(self, name: str, *, where: str | None = None) -> type:
         """The dataset's class, imported now."""
         return self._resolve(self.dataset(name, where=where).factory, "dataset", name)
+
+    def task_class(self, name: str, *, where: str | None = None) -> type:
+        """The task's class, imported now."""
+        return self._resolve(self.task(name, where=where).factory, "task", name)
 
     def codec_config(self, name: str, *, where: str | None = None) -> type[Any]:
         """The pydantic model of the codec's settings, with a torch-free `latent_spec()`."""
@@ -111,6 +126,17 @@ class PluginSet:
         """The pydantic model of the dataset's settings."""
         info = self.dataset(name, where=where)
         return self._model(info.config, "dataset", name, needs=("model_fields",))
+
+    def task_config(self, name: str, *, where: str | None = None) -> type[Any]:
+        """The pydantic model of the task's settings."""
+        return self._model(self.task(name, where=where).config, "task", name, needs=("model_fields",))
+
+    def demos(self) -> dict[str, Path]:
+        """The configs of runs that tasks bring to be trained and judged by them, by the task's name."""
+        from importlib.resources import files
+
+        named = {name: info.demo.partition(":") for name, info in self.tasks.items() if info.demo}
+        return {name: Path(str(files(package) / file)) for name, (package, _, file) in named.items()}
 
     def add_commands(
         self, cli: click.Group, *, reserved: Collection[str] = (), open_groups: Collection[str] = ()
@@ -242,4 +268,4 @@ def _shadow(
 
 
 def _shadowed(plugin: Plugin, reason: str) -> Plugin:
-    return replace(plugin, state="shadowed", reason=reason, codecs=(), datasets=(), hooks=(), manager=None)
+    return replace(plugin, state="shadowed", reason=reason, codecs=(), datasets=(), tasks=(), hooks=(), manager=None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-API_VERSION = (1, 0)
+API_VERSION = (1, 1)
 """Version of the seam, (major, minor): a minor one adds optional things, a major one may remove."""
 
 
@@ -53,6 +53,30 @@ class DatasetInfo:
     config: str
     requires_api: str = "1"
     summary: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskInfo:
+    """One judge of finished models, selected by name in `tasks` and by `colatent eval run --task`.
+
+    name     unique name
+    factory  "package.module:Class" of the task (see `colatent.evaluate.tasks.Task`)
+    config   "package.module:Model" of its pydantic config
+    summary  one line for `colatent plugins list`
+    demo     "package:file.yaml", the config of a run that the task judges and that `colatent demo --all` trains; empty
+             for none
+    """
+
+    name: str
+    factory: str
+    config: str
+    requires_api: str = "1.1"
+    summary: str = ""
+    demo: str = ""
+
+
+Declaration = CodecInfo | DatasetInfo | TaskInfo
+"""What a plugin may declare."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from colatent.errors import UserError
 
-Kind = Literal["codec", "dataset"]
+Kind = Literal["codec", "dataset", "task"]
 
 BUILTIN = "colatent"
 """The distribution whose plugins are the built-in ones."""
@@ -54,6 +54,14 @@ class DatasetEntry:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TaskEntry:
+    """What registry.toml says of one task."""
+
+    distribution: str
+    status: str = "experimental"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Registry:
     """A read registry.toml."""
 
@@ -62,10 +70,13 @@ class Registry:
     block: tuple[str, ...] = ()
     codecs: Mapping[str, CodecEntry] = field(default_factory=dict)
     datasets: Mapping[str, DatasetEntry] = field(default_factory=dict)
+    tasks: Mapping[str, TaskEntry] = field(default_factory=dict)
 
     def pinned_to(self, kind: Kind, name: str) -> str | None:
         """The one distribution that may declare `name`; None where the name is open."""
-        entry = self.codecs.get(name) if kind == "codec" else self.datasets.get(name)
+        entries: Mapping[Kind, Mapping[str, CodecEntry | DatasetEntry | TaskEntry]]
+        entries = {"codec": self.codecs, "dataset": self.datasets, "task": self.tasks}
+        entry = entries[kind].get(name)
         return None if entry is None else normal(entry.distribution)
 
     def refusal(self, plugin: str, distribution: str) -> str | None:
@@ -125,7 +136,10 @@ def inventory_table(registry: Registry) -> str:
     datasets = ["| dataset | fields | package | status |", "|---|---|---|---|"]
     for name, dataset in registry.datasets.items():
         datasets.append(_row(f"`{name}`", _names(dataset.fields), dataset.distribution, dataset.status))
-    return "\n".join([*codecs, "", *datasets])
+    tasks = ["| task | package | status |", "|---|---|---|"]
+    for name, task in registry.tasks.items():
+        tasks.append(_row(f"`{name}`", task.distribution, task.status))
+    return "\n".join([*codecs, "", *datasets, "", *tasks])
 
 
 class _Reader:
@@ -135,10 +149,10 @@ class _Reader:
         self.path = path
 
     def registry(self, document: Mapping[str, Any]) -> Registry:
-        self.only(document, ("policy", "codecs", "datasets"), "")
+        self.only(document, ("policy", "codecs", "datasets", "tasks"), "")
         policy = self.table(document, "policy")
         self.only(policy, ("allow", "block"), "policy.")
-        codecs, datasets = self.table(document, "codecs"), self.table(document, "datasets")
+        codecs, datasets, tasks = (self.table(document, name) for name in ("codecs", "datasets", "tasks"))
         return Registry(
             path=self.path,
             allow=self.strings(policy, "allow", "policy.", ("*",)),
@@ -147,6 +161,7 @@ class _Reader:
             datasets={
                 name: self.dataset(self.table(datasets, name, "datasets."), f"datasets.{name}.") for name in datasets
             },
+            tasks={name: self.task(self.table(tasks, name, "tasks."), f"tasks.{name}.") for name in tasks},
         )
 
     def codec(self, entry: Mapping[str, Any], key: str) -> CodecEntry:
@@ -173,6 +188,10 @@ class _Reader:
             fields=self.strings(entry, "fields", key),
             status=self.status(entry, key),
         )
+
+    def task(self, entry: Mapping[str, Any], key: str) -> TaskEntry:
+        self.only(entry, tuple(TaskEntry.__dataclass_fields__), key)
+        return TaskEntry(distribution=self.string(entry, "distribution", key), status=self.status(entry, key))
 
     def status(self, entry: Mapping[str, Any], key: str) -> str:
         status = entry.get("status", "experimental")

@@ -1,4 +1,4 @@
-"""The checks in order, and what they are run on: a codec, a dataset, or all that a plugin declares.
+"""The checks in order, and what they are run on: a codec, a dataset, a task, or all that a plugin declares.
 
 A vital check comes before those that stand on it. Everything else is in the order in which an author would mend it.
 """
@@ -17,11 +17,12 @@ from colatent.testing import (
     streams,
     surface,
     surroundings,
+    tasks,
     training,
     weights,
 )
 from colatent.testing.running import Check, Examination, Result
-from colatent.testing.subject import DatasetSubject, Subject
+from colatent.testing.subject import DatasetSubject, Subject, TaskSubject
 
 CODEC_CHECKS: tuple[Check[Subject], ...] = (
     declaration.config,
@@ -64,6 +65,7 @@ DATASET_CHECKS: tuple[Check[DatasetSubject], ...] = (
     datasets.samples_,
     datasets.pickling,
 )
+TASK_CHECKS: tuple[Check[TaskSubject], ...] = (tasks.config, tasks.metadata, tasks.class_, tasks.config_round_trip)
 
 
 def examine_codec(found: PluginSet, name: str) -> Examination[Subject]:
@@ -76,6 +78,11 @@ def examine_dataset(found: PluginSet, name: str) -> Examination[DatasetSubject]:
     return Examination(f"dataset {name}", DATASET_CHECKS, DatasetSubject(found=found, info=found.dataset(name)))
 
 
+def examine_task(found: PluginSet, name: str) -> Examination[TaskSubject]:
+    """The checks of the task `name`, none of them run yet."""
+    return Examination(f"task {name}", TASK_CHECKS, TaskSubject(found=found, info=found.task(name)))
+
+
 def check_codec(found: PluginSet, name: str) -> list[Result]:
     """Every check of the codec `name`, in order."""
     return examine_codec(found, name).results()
@@ -86,21 +93,27 @@ def check_dataset(found: PluginSet, name: str) -> list[Result]:
     return examine_dataset(found, name).results()
 
 
+def check_task(found: PluginSet, name: str) -> list[Result]:
+    """Every check of the task `name`, in order."""
+    return examine_task(found, name).results()
+
+
 def examine_plugin(found: PluginSet, plugin: Plugin) -> list[Examination[Any]]:
-    """The checks of all codecs and datasets that a plugin declares."""
+    """The checks of all that a plugin declares."""
     codecs = [examine_codec(found, info.name) for info in plugin.codecs]
-    return [*codecs, *(examine_dataset(found, info.name) for info in plugin.datasets)]
+    datasets = [examine_dataset(found, info.name) for info in plugin.datasets]
+    return [*codecs, *datasets, *(examine_task(found, info.name) for info in plugin.tasks)]
 
 
 def examine(found: PluginSet, name: str) -> list[Examination[Any]]:
-    """The checks of the plugin `name`, or else of the codec and of the dataset that are called so.
+    """The checks of the plugin `name`, or else of the codec, the dataset and the task that are called so.
 
     Raises `UserError` where nothing in force is called so, with the reason.
     """
     for plugin in found.active:
         if plugin.name == name:
             return examine_plugin(found, plugin)
-    if name in found.datasets:
-        codecs = [examine_codec(found, name)] if name in found.codecs else []
-        return [*codecs, examine_dataset(found, name)]
-    return [examine_codec(found, name)]
+    called: list[Examination[Any]] = [examine_codec(found, name)] if name in found.codecs else []
+    called += [examine_dataset(found, name)] if name in found.datasets else []
+    called += [examine_task(found, name)] if name in found.tasks else []
+    return called or [examine_codec(found, name)]

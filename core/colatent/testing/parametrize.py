@@ -47,7 +47,7 @@ def parametrize_with_checks(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Run a test once per check, each handed to its argument `check`.
 
-    names    what is under test: a plugin (all that it declares), a codec or a dataset, or several
+    names    what is under test: a plugin (all that it declares), a codec, a dataset or a task, or several
     plugins  where they are looked for; default: what is installed
 
     Nothing is built before the first check is called. Checks of one codec share it, so that a test may be run by itself

@@ -1,4 +1,4 @@
-"""The codec or dataset under test, built as a run would build it, and what most checks look at.
+"""The codec, dataset or task under test, built as a run would build it, and what most checks look at.
 
 Everything is made when it is first asked for and kept, so that a check may be run by itself. Checks leave it as it is:
 one that changes weights or device works on a copy.
@@ -15,7 +15,7 @@ import numpy as np
 
 from colatent.data.dataset import Sample
 from colatent.latents.draws import normal
-from colatent.plugins import CodecInfo, DatasetInfo, LatentSpec, PluginSet
+from colatent.plugins import CodecInfo, DatasetInfo, LatentSpec, PluginSet, TaskInfo
 from colatent.plugins.contract import Encoded, Latents, OptionedCodec
 from colatent.testing.requiring import SkippedError, check_closed, means
 
@@ -111,6 +111,26 @@ class DatasetSubject:
         if needed:
             raise SkippedError(f"cannot be built without {', '.join(needed)}")
         return self.found.dataset_class(self.info.name)(self.model(), split="train")
+
+
+@dataclass(kw_only=True)
+class TaskSubject:
+    """One task under test."""
+
+    found: PluginSet
+    info: TaskInfo
+
+    @cached_property
+    def model(self) -> type[Any]:
+        """The model of its settings."""
+        return self.found.task_config(self.info.name)
+
+    def build(self) -> Any:
+        """The task at its default settings; a check that needs it is skipped where there are none for some."""
+        needed = [name for name, field in self.model.model_fields.items() if field.is_required()]
+        if needed:
+            raise SkippedError(f"cannot be built without {', '.join(needed)}")
+        return self.found.task_class(self.info.name)(self.model())
 
 
 def samples(found: PluginSet, info: DatasetInfo, count: int) -> list[Sample]:

@@ -19,6 +19,7 @@ from colatent.data.mixture import Drawn
 from colatent.data.sources import Sources, open_sources, origin_of
 from colatent.data.streams import Stream, cut_items
 from colatent.errors import UserError
+from colatent.evaluate.tasks import build_tasks
 from colatent.plugins import CodecInfo
 from colatent.plugins.contract import Codec, Item
 from colatent.plugins.pluginset import PluginSet
@@ -69,6 +70,7 @@ def prepare(config: RunConfig, plugins: PluginSet) -> Run:
     for name, options in config.sample.options.items():
         codec = plugins.codec_class(infos[name].name, where=f"streams.{name}.codec")
         check_options(codec, options, stream=name, where=f"sample.options.{name}")
+    build_tasks(config.tasks, plugins)  # what judges lack must not be found after the training
     return Run(config=config, plugins=plugins, device=pick_device(config.device), sources=sources, infos=infos)
 
 

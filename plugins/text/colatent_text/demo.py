@@ -21,12 +21,16 @@ REPORT = "report.json"
 @click.command(epilog="Example: colatent demo --out runs/demo")
 @click.option("--out", default="runs/demo", show_default=True, type=click.Path(file_okay=False), help="Run folder.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the demo's config.")
-def demo(out: str, overrides: tuple[str, ...]) -> None:
+@click.option("--all", "everything", is_flag=True, help="Then train and judge what other plugins demonstrate.")
+def demo(out: str, overrides: tuple[str, ...], everything: bool) -> None:
     """Train on Unicode names and counting, and write text.
 
-    Takes minutes on two CPU cores, and nothing but what Python brings. A second call generates at once.
+    Takes minutes on two CPU cores, and nothing but what Python brings. A second call generates at once. With --all, the
+    demonstrations of other plugins follow, each in a folder of its own beside DIRECTORY.
     """
     run_demo(Path(out), overrides)
+    if everything:
+        run_others(Path(out))
 
 
 def config_path() -> Path:
@@ -48,6 +52,20 @@ def run_demo(out: Path, overrides: tuple[str, ...] = ()) -> Mapping[str, Any]:
     report = _score(out, began)
     click.echo("\n".join(["", *_report_lines(report), "", *_places(out)]))
     return report
+
+
+def run_others(out: Path) -> None:
+    """Train (or find) and judge the runs that tasks of any plugin bring, beside `out`; print where the reports lie."""
+    from colatent.checkpoint.run import is_run_folder
+    from colatent.cli.judging import train_and_judge
+    from colatent.config import load
+    from colatent.plugins import load_plugins
+
+    for name, config in load_plugins().demos().items():
+        place = out.with_name(f"{out.name}-{name}")
+        click.echo(f"\n{'going on with' if is_run_folder(place) else 'training'} the demonstration {name!r} in {place}")
+        train_and_judge(load(config, [f"out={place}"]), resume=is_run_folder(place))
+        click.echo(f"report  {place / 'report.html'}")
 
 
 def _check_place(out: Path, overrides: tuple[str, ...]) -> None:

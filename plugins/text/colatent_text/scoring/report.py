@@ -13,12 +13,10 @@ import string
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from math import sqrt
 
+from colatent.evaluate.intervals import wilson
 from colatent_text.scoring.protocol import RULES, TASKS, Record, Verdict, judge
 
-Z = 1.959964
-"""The 97.5 % point of the normal distribution: intervals are of 95 %."""
 ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
@@ -75,14 +73,6 @@ def score(records: Iterable[Record], task: str) -> Scores:
         exact_match=_percent(sum(exact_match(each.answer, each.truth) for each in spans), count) if spans else None,
         f1=_percent(sum(token_f1(each.answer, each.truth) for each in spans), count) if spans else None,
     )
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Wilson's score interval of a share, as shares of 1 (Wilson 1927): it stays inside 0 to 1, also at both ends."""
-    share, z2 = right / count, Z * Z
-    middle = (share + z2 / (2 * count)) / (1 + z2 / count)
-    half = Z / (1 + z2 / count) * sqrt(share * (1 - share) / count + z2 / (4 * count * count))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def exact_match(answer: str, truth: str) -> bool:

@@ -1,0 +1,148 @@
+"""A model judged by tasks, as a document for programs and a page for people.
+
+The document names the checkpoint that was judged by its content, so that a run can tell whether it was judged as it is
+now. It is written last: where it is new, so is the page beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from colatent.checkpoint.folder import Checkpoint
+from colatent.checkpoint.manifest import MANIFEST
+from colatent.checkpoint.run import RunFolder
+from colatent.checkpoint.storage import atomic_write_text, hash_file
+from colatent.errors import UserError
+from colatent.evaluate.curves import curves
+from colatent.evaluate.html import page
+from colatent.evaluate.page import MISSED, REACHED, Picture, Section, Table, Verbatim
+from colatent.evaluate.tasks import Progress, Task, Verdict
+
+if TYPE_CHECKING:
+    from colatent.generate.model import Model
+
+PAGE, DOCUMENT = "report.html", "report.json"
+SHOWN = ("steps", "solver", "guidance")
+"""Settings of sampling under the page's title."""
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is judged, and how.
+
+    path      the model as the user named it
+    settings  of each task, by its name
+    run       the run that the checkpoint lies in, if any
+    """
+
+    path: str
+    checkpoint: Checkpoint
+    run: RunFolder | None
+    seed: int
+    settings: Mapping[str, Mapping[str, Any]]
+
+    def identity(self) -> Document:
+        """What two judgements must agree on to be the same."""
+        at = self.checkpoint.path
+        checkpoint = {"name": f"{at.parent.name}/{at.name}", "sha256": hash_file(at / MANIFEST)}
+        settings = {name: dict(some) for name, some in self.settings.items()}
+        identity: Document = json.loads(json.dumps({"checkpoint": checkpoint, "seed": self.seed, "settings": settings}))
+        return identity
+
+
+def stored(folder: Path) -> Document | None:
+    """The document of an earlier judgement, None where there is none that can be read."""
+    try:
+        found = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def judge(model: Model, subject: Subject, tasks: Mapping[str, Task], *, folder: Path, progress: Progress) -> Document:
+    """Let each task judge, and write page and document into `folder`; returns the document."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written must not cost the samples
+    except OSError as error:
+        what = f"cannot be used as a folder: {error.strerror or error}"
+        raise UserError(what, where=str(folder), do="choose another --out") from error
+    verdicts, seconds = {}, {}
+    for name, task in tasks.items():
+        began = time.monotonic()
+        verdicts[name] = task.judge(model, run=subject.run, seed=subject.seed, progress=_named(name, progress))
+        seconds[name] = time.monotonic() - began
+    document = {
+        "model": subject.path,
+        **subject.identity(),
+        "sample": model.sample.model_dump(mode="json"),
+        "tasks": {name: _document(verdict, seconds[name]) for name, verdict in verdicts.items()},
+    }
+    atomic_write_text(folder / PAGE, _page(subject, document, verdicts))
+    atomic_write_text(folder / DOCUMENT, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    return document
+
+
+def _named(task: str, progress: Progress) -> Progress:
+    return lambda what, done, total: progress(f"{task}: {what}", done, total)
+
+
+def _document(verdict: Verdict, seconds: float) -> Document:
+    return {
+        "figures": dict(verdict.figures),
+        "bounds": {name: list(bounds) for name, bounds in verdict.bounds.items()},
+        "goals": dict(verdict.goals),
+        "missed": [name for name, goal in verdict.goals.items() if not verdict.figures[name] >= goal],
+        "seconds": round(seconds, 1),
+    }
+
+
+def rows(found: Document) -> list[tuple[str, str, str, str, str]]:
+    """The figures of one task as text, those with goals first: name, value, interval, goal, whether it is reached."""
+    shown = []
+    for name, value in sorted(found["figures"].items(), key=lambda pair: pair[0] not in found["goals"]):
+        bounds, goal = found["bounds"].get(name), found["goals"].get(name)
+        verdict = "" if goal is None else MISSED if name in found["missed"] else REACHED
+        between = "" if bounds is None else f"{bounds[0]:.3f}–{bounds[1]:.3f}"
+        shown.append((name.replace("_", " "), f"{value:.3f}", between, "" if goal is None else f"{goal:.2f}", verdict))
+    return shown
+
+
+def _page(subject: Subject, document: Document, verdicts: Mapping[str, Verdict]) -> str:
+    sample = document["sample"]
+    lead = [
+        ("checkpoint", document["checkpoint"]["name"]),
+        ("seed", str(subject.seed)),
+        *((key, str(sample[key])) for key in SHOWN),
+        *(
+            (f"{key} of {stream}", str(value))
+            for stream, own in sample["streams"].items()
+            for key, value in own.items()
+            if value is not None
+        ),
+    ]
+    chapters = [(name, _of_task(document["tasks"][name], verdict)) for name, verdict in verdicts.items()]
+    if subject.run is not None:
+        chapters.append(("The run", [_of_run(subject.run)]))
+    return page(Path(subject.path).resolve().name, lead=lead, chapters=chapters)
+
+
+def _of_task(found: Document, verdict: Verdict) -> list[Section]:
+    """Figures with goals first, the others after all that there is to be seen."""
+    head = ("figure", "value", "95 % interval", "goal", "")
+    aimed = [row for row in rows(found) if row[-1]]
+    others = [row[:3] for row in rows(found) if not row[-1]]
+    first = [Section(title="", parts=[Table(head=head, rows=aimed)])] if aimed else []
+    last = [Section(title="Other figures", parts=[Table(head=head[:3], rows=others)])] if others else []
+    return [*first, *verdict.sections, *last]
+
+
+def _of_run(run: RunFolder) -> Section:
+    drawn = Picture(data=curves(run, columns=1), caption="Losses in training, and scores on held-out samples.")
+    return Section(title="", parts=[drawn, Verbatim(title="config.yaml", text=run.config_text())])

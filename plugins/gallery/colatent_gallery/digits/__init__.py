@@ -1,0 +1,1 @@
+"""Digits as words, as scans and as telephone tones, and what judges a model of all three."""

@@ -12,6 +12,7 @@ import colatent
 from colatent import Given
 from colatent.errors import UserError
 from colatent.generate.model import Model
+from colatent.generate.prompts import read_prompt
 from colatent.testing import check_codec, check_dataset
 from colatent_text.items import Text
 from plugins_for_tests.grid import CONFIG, PATTERNS, picture, plugins_with_grid
@@ -73,6 +74,14 @@ def test_what_is_given_is_looked_at(model: Model) -> None:
     latents = [results[0].latents_LC[:4] for results in model.generate_many(prompts, target="text", guidance=1.0)]
     assert not torch.equal(latents[0], latents[1])
     assert not torch.equal(latents[1], latents[2])
+
+
+def test_a_given_picture_names_the_noise(model: Model) -> None:
+    names = [
+        read_prompt(model.codecs, [Given("grid", picture(name, 2, 2))], target="text").name
+        for name in ("up", "by", "up")
+    ]
+    assert names[0] == names[2] != names[1]
 
 
 def test_given_items_may_share_a_group(model: Model) -> None:

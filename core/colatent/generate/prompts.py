@@ -8,10 +8,12 @@ Axes: L latents of an item, C channels.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeGuard, cast
 
+import numpy as np
 import torch
 
 from colatent.errors import UserError
@@ -101,7 +103,7 @@ def _read_given(codecs: Mapping[str, Codec], prompt: Sequence[Given], *, target:
     if target is None and last.ends:
         raise UserError("a list of given items needs target=", do=f"use one of {', '.join(codecs)}")
     stream = target_of(codecs, target)
-    names = [one.item for one in whole if isinstance(one.item, str)]
+    names = [_name(one.item) for one in whole]
     if last.ends:
         return Read(target=stream, given=_given(codecs, whole), name="\n".join(names))
     if last.stream != stream or last.same_group:
@@ -124,8 +126,14 @@ def _begin(codecs: Mapping[str, Codec], stream: str, item: Item) -> Encoded | No
     return own if len(own.mean_LC) else None
 
 
-def _name(prompt: str | Sequence[int]) -> str:
-    return prompt if isinstance(prompt, str) else ",".join(map(str, prompt))
+def _name(item: Item) -> str:
+    """What of an item randomness hangs on: a string, ids, the content of an array; nothing of what is neither."""
+    if isinstance(item, str):
+        return item
+    if hasattr(item, "__array__"):
+        array = np.asarray(item)
+        return hashlib.blake2b(array.tobytes(), digest_size=16).hexdigest() + str(array.shape)
+    return ",".join(map(str, item)) if isinstance(item, Sequence) else ""
 
 
 def _given(codecs: Mapping[str, Codec], prompt: Sequence[Given]) -> tuple[GivenLatents, ...]:

@@ -6,6 +6,7 @@ it was trained on. Everything is a function of the seed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from colatent.generate.model import Model
 
 Field = Literal["text", "image", "audio"]
-
-ROUND = 10
-"""Samples that may share their noise: those of one round, each of another digit."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,12 +95,24 @@ def generate(
     progress: Progress,
 ) -> list[Any]:
     """One sample for each given item."""
-    made: list[Any] = []
-    for start in range(0, len(items), ROUND):
-        prompts = [[Given(streams[direction.given], item)] for item in items[start : start + ROUND]]
-        # Items that are given do not name their noise: each round has a seed of its own, or every seven would come of
-        # the same draw.
-        results = model.generate_many(prompts, target=streams[direction.target], seed=seed + start)
-        made += [some[0].item for some in results]
+    made: dict[int, Any] = {}
+    for again, numbers in enumerate(_rounds(items)):
+        prompts = [[Given(streams[direction.given], items[number])] for number in numbers]
+        results = model.generate_many(prompts, target=streams[direction.target], seed=seed + again)
+        made |= {number: some[0].item for number, some in zip(numbers, results, strict=True)}
         progress(f"{direction.given} to {direction.target}", len(made), len(items))
-    return made
+    return [made[number] for number in range(len(items))]
+
+
+def _rounds(items: Sequence[Any]) -> list[list[int]]:
+    """Numbers of the items, those that say the same thing again each in a later round. A prompt names its noise, so
+    the same caption needs another seed to give another picture."""
+    rounds: list[list[int]] = []
+    seen = Counter[Any]()
+    for number, item in enumerate(items):
+        key = item if isinstance(item, str) else number
+        if seen[key] == len(rounds):
+            rounds.append([])
+        rounds[seen[key]].append(number)
+        seen[key] += 1
+    return rounds

@@ -110,7 +110,7 @@ def _read_given(codecs: Mapping[str, Codec], prompt: Sequence[Given], *, target:
         what = f"what goes on is the beginning of the item to be generated, in stream {stream!r} and a group of its own"
         raise UserError(what, do="leave out its ends=False, or give it in that stream and without same_group")
     own = _begin(codecs, stream, last.item)
-    names.append(_name(last.item))
+    names += [begun] if (begun := _name(last.item)) else []  # an empty beginning begins nothing
     return Read(target=stream, given=_given(codecs, whole), own=own, name="\n".join(names))
 
 

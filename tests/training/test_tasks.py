@@ -99,6 +99,18 @@ def test_an_item_without_its_condition_is_counted_from_its_own_start(tmp_path: P
     assert float(batch.positions_N3[:, 0].abs().max()) == 0.0
 
 
+def test_padding_counts_as_much_as_the_config_says(tmp_path: Path) -> None:
+    of = built(changed(CONFIG, data__sources={"one": {"dataset": "captions", "segments": [{"stream": "text"}]}},
+                       streams={"text": CONFIG["streams"]["text"]}), tmp_path)  # fmt: skip
+    drawn = of.sources.mixture(seed=0).take(4)
+    for weight in (0.0, 0.25):
+        flow = of.config.flow.model_copy(update={"padding": weight})
+        some = build_sequences(drawn, streams=of.streams, segments=of.sources.segments, flow=flow, seed=0)
+        held = [sum(len(one.sample["text"]) + 1 for one in drawn), sum(len(s.z_LC) for (s,) in some)]
+        assert sum(float((s.weight_L == 1.0).sum()) for (s,) in some) == held[0] < held[1]
+        assert sum(float(s.weight_L.sum()) for (s,) in some) == held[0] + weight * (held[1] - held[0])
+
+
 def test_only_what_has_something_before_it_can_lose_it(tmp_path: Path) -> None:
     of = built(changed(CONFIG, data__sources={"one": {"dataset": "captions", "segments": [{"stream": "text"}]}},
                        streams={"text": CONFIG["streams"]["text"]}), tmp_path)  # fmt: skip

@@ -230,9 +230,10 @@ def _place_before(name: str, present: Mapping[str, Tensor]) -> str | None:
 
 def fixed_t_losses(run: Run, module: nn.Module, drawn: Sequence[Drawn]) -> dict[tuple[str, float], float]:
     """Flow loss by stream and t, with every generated block at that noise level. The noise is the same at each t and at
-    each call; nothing is pinned or dropped."""
+    each call; nothing is pinned or dropped, and padding does not count."""
     config, totals = run.config, defaultdict[tuple[str, float], Tensor](lambda: torch.zeros(2))
-    plain = config.flow.model_copy(update={"ragged": 0.0, "history_dropout": 0.0, "condition_dropout": 0.0})
+    off = dict.fromkeys(("padding", "ragged", "history_dropout", "condition_dropout"), 0.0)
+    plain = config.flow.model_copy(update=off)
     for start in range(0, len(drawn), EVAL_BATCH):
         sequences = build_sequences(
             drawn[start : start + EVAL_BATCH],

@@ -120,7 +120,7 @@ def join_sequences(
                 generated=config.role == "generated",
                 same_group=config.same_group,
                 units=int(record.units_L.sum()),
-                weight_L=(record.units_L > 0).float(),
+                weight_L=torch.where(record.units_L > 0, 1.0, flow.padding),
                 pinned_K=cuts,
                 pinned_LC=values,
                 **fields,  # type: ignore[arg-type]

@@ -21,6 +21,8 @@ ROWS = 9
 """Characters of each kind in the picture."""
 COLUMN = 4.6
 """Width of a column of characters, in heights of a row."""
+HEAD = 0.9
+"""Height of what stands above them, in heights of a row."""
 MOST = 15
 """Errors of each kind that are listed."""
 
@@ -44,15 +46,19 @@ def picture(answers: Mapping[str, Answers]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    width, height = COLUMN * len(answers), ROWS + 0.6
+    width, height = COLUMN * len(answers), ROWS + HEAD
     figure = Figure(figsize=(width, height), dpi=110, facecolor="white")
     canvas, axis = FigureCanvasAgg(figure), figure.add_axes((0, 0, 1, 1))
     axis.set_axis_off()
     axis.set(xlim=(0, width), ylim=(height, 0))
     for column, (kind, some) in enumerate(answers.items()):
-        axis.text(COLUMN * column + 0.1, 0.35, TITLES[kind], fontsize=13, weight="bold", va="center")
+        left = COLUMN * column + 0.1
+        axis.text(left, 0.3, TITLES[kind], fontsize=13, weight="bold", va="center")
+        for place, head in ((0.45, "true"), (1.43, "drawn")):
+            axis.text(left + place, 0.7, head, fontsize=8.5, color="grey", ha="center", va="center")
+        axis.text(left + 2.05, 0.7, "name, and the one written if another", fontsize=8.5, color="grey", va="center")
         for row in range(min(ROWS, len(some.numbers))):
-            _draw_row(axis, some, row, left=COLUMN * column + 0.1, top=row + 0.6)
+            _draw_row(axis, some, row, left=left, top=row + HEAD)
     out = BytesIO()
     canvas.print_png(out)
     return out.getvalue()

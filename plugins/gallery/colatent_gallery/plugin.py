@@ -20,7 +20,14 @@ def colatent_datasets() -> Iterable[DatasetInfo]:
             factory="colatent_gallery.digits.dataset:Digits",
             config="colatent_gallery.digits.settings:DigitsConfig",
             summary="digits as captions, handwritten scans and telephone tones",
-        )
+        ),
+        DatasetInfo(
+            name="glyphs",
+            fields=("text", "image"),
+            factory="colatent_gallery.glyphs.dataset:Glyphs",
+            config="colatent_gallery.glyphs.settings:GlyphsConfig",
+            summary="Unicode names of characters and their pictures",
+        ),
     ]
 
 
@@ -34,5 +41,11 @@ def colatent_tasks() -> Iterable[TaskInfo]:
             config="colatent_gallery.digits.settings:DigitsTaskConfig",
             summary="whether digits survive the way from each modality to another",
             demo="colatent_gallery.digits:digits.yaml",
-        )
+        ),
+        TaskInfo(
+            name="glyphs",
+            factory="colatent_gallery.glyphs.task:GlyphsTask",
+            config="colatent_gallery.glyphs.settings:GlyphsTaskConfig",
+            summary="whether names are drawn and pictures named, seen ones and new combinations",
+        ),
     ]

@@ -133,8 +133,8 @@ class FlowConfig(Settings):
     weights: dict[str, NonNegativeFloat] = {}
     """Weight of a stream's loss; 1 where not named."""
     padding: NonNegativeFloat = 0.0
-    """Weight, beside 1 for a latent that holds data, of the padding behind an item's end in its last block. At 0 nothing
-    teaches what stands there, though the block's other latents look at it."""
+    """Weight, beside 1 for a latent that holds data, of the padding behind an item's end in its last block. At 0
+    nothing teaches what stands there, though the block's other latents look at it."""
     ragged: float = Field(default=0.5, ge=0.0, le=1.0)
     """Share of training blocks that begin with some clean latents of a block cut short, as a prompt leaves them."""
     history_dropout: float = Field(default=0.0, ge=0.0, le=1.0)

@@ -47,6 +47,8 @@ def check_regime(joint: Any) -> None:
 def check_stages(stages: Mapping[Any, Any], joint: Any) -> None:
     """Refuse settings of `stages` (each a `StageConfig`) without effect, and stages that do not go together."""
     for name, stage in stages.items():
+        if name != "codec" and not stage.steps:
+            raise ValueError(f"stages.{name}.steps is 0: a prior needs steps")
         for key in changed(stage):
             if name not in STAGES_WITH.get(key, (name,)):
                 raise ValueError(f"stages.{name}.{key} has no effect in stage {name}: take it out")

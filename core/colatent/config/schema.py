@@ -147,7 +147,8 @@ class FlowConfig(Settings):
 class StageConfig(Settings):
     """One training stage."""
 
-    steps: PositiveInt
+    steps: NonNegativeInt
+    """Stage codec may have 0 of them: where all codecs are frozen, it only measures their scale."""
     batch: PositiveInt = 16
     """Sequences (stage codec: samples) per step."""
     draw: Literal["sample", "step"] = "sample"

@@ -48,6 +48,9 @@ class CodecStage:
             for name, stream in run.streams.items()
             if isinstance(stream.codec, TrainableCodec) and not run.facts[name].trained
         }
+        if self.trained and not config.steps:
+            what = f"is 0, and the codec of stream {next(iter(self.trained))!r} is there to be trained"
+            raise UserError(what, where="stages.codec.steps", do="give it steps; only frozen codecs need none")
         codecs = {name: stream.codec for name, stream in self.trained.items()}
         self._weights = LossWeights(config.losses, stage=self.name, streams=self.trained)
         self.module: nn.Module = nn.ModuleDict(codecs)  # type: ignore[arg-type]

@@ -70,6 +70,8 @@ class Trainer:
     def run(self) -> None:
         """Train to the last step, finish the stage and save it."""
         steps = self.config.steps if self.parameters else self.step  # a frozen codec has nothing to train
+        if not self.parameters:
+            self.reporter.say(f"{self.stage.name}: nothing to train, only the scale of latents to measure")
         with (
             Interrupts() as interrupts,
             self.reporter.stage(self.stage.name, self.config.steps) as progress,
@@ -159,6 +161,8 @@ class Trainer:
             for part in self.parts.values():
                 part.module.eval()
             found = self.stage.evaluate()
+        if not found:  # nothing that is under training can be scored
+            return
         self.folder.log({"stage": self.stage.name, "step": self.step, "eval": found})
         self.board.scalars(self.step, found, under="heldout/")
         self.reporter.evaluated(self.stage.name, self.step, found)

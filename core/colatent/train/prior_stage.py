@@ -146,7 +146,10 @@ def check_trained(stream: str, trained: bool, *, stage: str) -> None:
     """A prior needs a trained codec."""
     if not trained:
         what = "its codec was never trained: its latents mean nothing to a prior"
-        do = f"put stages.codec before stages.{stage}, or set streams.{stream}.weights to a run that trained it"
+        do = (
+            f"put stages.codec before stages.{stage} (with 0 steps where it is frozen), "
+            f"or set streams.{stream}.weights to a run that trained it"
+        )
         raise UserError(what, where=f"streams.{stream}", do=do)
 
 

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STARTED := $(VENV)/.installing
 CONSTRAINTS := .ci/constraints.txt
-ROOTS := core plugins tests
+ROOTS := core plugins examples tests
 
 .PHONY: help env demo test lint format clean
 

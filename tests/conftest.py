@@ -16,8 +16,12 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["COLUMNS"] = "200"
 os.environ.pop("FORCE_COLOR", None)
 
+from pathlib import Path
+
 import pytest
 import torch
+
+from installed import build_wheel, make_env
 
 torch.set_num_threads(1)
 
@@ -27,3 +31,15 @@ def in_tmp(tmp_path, monkeypatch):
     """An empty folder that is the current directory while the test runs."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory) -> Path:
+    """The wheel of this checkout."""
+    return build_wheel(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="session")
+def env(wheel, tmp_path_factory) -> Path:
+    """A virtual environment with the wheel in it."""
+    return make_env(tmp_path_factory.mktemp("elsewhere") / "env", wheel)

@@ -153,7 +153,11 @@ def test_missing_file_and_folder(in_tmp, good):
             'run.yaml: stages.prior.steps: is "many", must be a whole number; change it or pass stages.prior',
         ),
         ("stages.prior.steps=2.5", "run.yaml: stages.prior.steps: is 2.5, must be a whole number; "),
-        ("stages.prior.steps=0", "run.yaml: stages.prior.steps: is 0, must be greater than 0; "),
+        (
+            "stages.prior.steps=0",
+            "run.yaml: stages.prior.steps is 0, it must be greater than 0: only stage codec may have none",
+        ),
+        ("stages.codec={steps: -1}", "run.yaml: stages.codec.steps: is -1, must be greater than or equal to 0; "),
         ("stages.prior.lr=", "run.yaml: stages.prior.lr: is null, must be a number; "),
         ("stages.prior=3", "run.yaml: stages.prior: is 3, must be a mapping of keys to values; "),
         ("stages.prior.betas=3", "run.yaml: stages.prior.betas: is 3, must be a list; "),

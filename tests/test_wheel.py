@@ -1,62 +1,15 @@
-"""What third parties depend on: the built wheel, installed outside the checkout, does what the checkout does.
-
-The environment is a real one with pip's own console script, but its dependencies are links into the packages that are
-already here, since installing torch again takes minutes. Everything of this project's own is left out of the links: the
-editable installation must not stand in for the wheel.
-"""
+"""What third parties depend on: the built wheel, installed outside the checkout, does what the checkout does."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
 
-import pytest
+from installed import ROOT, run
 
-ROOT = Path(__file__).resolve().parents[1]
 TINY = ROOT / "examples" / "configs" / "tiny.yaml"
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory) -> Path:
-    """The wheel, built from the source distribution, as an index would."""
-    out = tmp_path_factory.mktemp("dist")
-    _run(sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT, cwd=out)
-    (path,) = out.glob("*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
-def env(wheel, tmp_path_factory) -> Path:
-    """A virtual environment with the wheel in it."""
-    env = tmp_path_factory.mktemp("elsewhere") / "env"
-    _run(sys.executable, "-m", "venv", "--without-pip", env)
-    site = Path(_run(env / "bin" / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip())
-    _link_dependencies(Path(sysconfig.get_path("purelib")), site)
-    pip = [sys.executable, "-m", "pip", "--python", env / "bin" / "python", "--disable-pip-version-check"]
-    _run(*pip, "install", "--quiet", "--no-index", "--no-deps", wheel)
-    return env
-
-
-def _link_dependencies(source: Path, target: Path) -> None:
-    for path in source.iterdir():
-        own = path.name.lower().startswith(("colatent", "_colatent"))
-        if not own and path.suffix != ".pth" and path.name not in ("pip", "__pycache__"):
-            (target / path.name).symlink_to(path)
-
-
-def _run(*command: object, cwd: Path | None = None) -> str:
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=clean, capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, f"{command} exited {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
 
 
 def _project() -> dict:
@@ -88,14 +41,14 @@ def test_wheel_declares_what_pyproject_declares(wheel):
 
 def test_code_comes_from_the_wheel(env, tmp_path):
     code = "import colatent.errors, sys; print(colatent.errors.__file__); print(*sys.path, sep='\\n')"
-    where, *path = _run(env / "bin" / "python", "-c", code, cwd=tmp_path).splitlines()
+    where, *path = run(env / "bin" / "python", "-c", code, cwd=tmp_path).splitlines()
     assert Path(where).is_relative_to(env)
     assert not [entry for entry in path if entry and Path(entry).is_relative_to(ROOT / "core")]
 
 
 def test_plugins_are_found(env, tmp_path):
     for command in ([env / "bin" / "colatent"], [env / "bin" / "python", "-m", "colatent"]):
-        rows = _run(*command, "plugins", cwd=tmp_path).splitlines()
+        rows = run(*command, "plugins", cwd=tmp_path).splitlines()
         for name in _project()["entry-points"]["colatent"]:
             assert any(name in row and "active" in row for row in rows), rows
 
@@ -104,8 +57,8 @@ def test_twenty_steps_of_training(env, tmp_path):
     config = tmp_path / "tiny.yaml"
     config.write_bytes(TINY.read_bytes())
     steps = [f"stages.{stage}.steps=20" for stage in ("codec", "prior")]
-    _run(env / "bin" / "python", "-m", "colatent", "train", config.name, "out=run", *steps, cwd=tmp_path)
-    out = _run(
+    run(env / "bin" / "python", "-m", "colatent", "train", config.name, "out=run", *steps, cwd=tmp_path)
+    out = run(
         env / "bin" / "colatent", "generate", "run", "--prompt", "one, two", "--max-new", "4", "--json", cwd=tmp_path
     )
     assert len(json.loads(out)["samples"][0]["tokens"]) <= 4

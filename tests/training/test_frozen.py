@@ -56,5 +56,5 @@ def test_a_prior_follows_in_the_same_run_or_in_another(tmp_path: Path) -> None:
 def test_whatever_is_to_be_trained_needs_steps(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^stages\.codec\.steps: is 0, and the codec of stream 'grid' is there to be"):
         run(tree(codec={"steps": 0}), tmp_path / "run", plugins=plugins_with_grid())
-    with pytest.raises(UserError, match=r"stages\.prior\.steps is 0: a prior needs steps"):
+    with pytest.raises(UserError, match=r"stages\.prior\.steps is 0, it must be greater"):
         run(changed(CONFIG, stages__prior__steps=0), tmp_path / "other", plugins=plugins_with_grid())

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from colatent.cli.installation import STACK, devices, version_of
+from colatent.cli.new import new
 from colatent.cli.show import print_facts, print_json, print_table
 from colatent.errors import UserError
 from colatent.plugins import API_VERSION, Plugin, PluginSet, load_plugins
@@ -44,6 +45,9 @@ def plugins(ctx: click.Context, as_json: bool) -> None:
     """
     if ctx.invoked_subcommand is None:
         _list(as_json=as_json)
+
+
+plugins.add_command(new)
 
 
 @plugins.command("list")

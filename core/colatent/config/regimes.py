@@ -48,7 +48,7 @@ def check_stages(stages: Mapping[Any, Any], joint: Any) -> None:
     """Refuse settings of `stages` (each a `StageConfig`) without effect, and stages that do not go together."""
     for name, stage in stages.items():
         if name != "codec" and not stage.steps:
-            raise ValueError(f"stages.{name}.steps is 0: a prior needs steps")
+            raise ValueError(f"stages.{name}.steps is 0, it must be greater than 0: only stage codec may have none")
         for key in changed(stage):
             if name not in STAGES_WITH.get(key, (name,)):
                 raise ValueError(f"stages.{name}.{key} has no effect in stage {name}: take it out")

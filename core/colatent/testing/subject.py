@@ -20,7 +20,7 @@ from colatent.plugins.contract import Encoded, Latents, OptionedCodec
 from colatent.testing.requiring import SkippedError, check_closed, means
 
 EXAMPLES = 3
-PREPARED_FROM = 8
+PREPARED_FROM = 64
 """Samples that a codec is prepared from."""
 
 

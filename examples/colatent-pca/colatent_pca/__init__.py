@@ -1,0 +1,1 @@
+"""A frozen encoder for colatent: vectors through scikit-learn's PCA."""

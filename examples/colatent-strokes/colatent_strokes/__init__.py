@@ -1,0 +1,1 @@
+"""Pen drawings for colatent."""

@@ -1,0 +1,1 @@
+"""A colatent plugin for signal."""

@@ -2,7 +2,7 @@
 
 Visibility is measured, not read from a mask: in a prior of one layer, row i's velocity moves with row j's latent
 exactly where i attends to j. Blocks are named by copy: C0, C1, ... and N0, N1, ... are clean and noisy text, I and i a
-clean and a noisy image, P an instruction that is only given. What nothing looks at (the last clean group) has no line.
+clean and a noisy image, S0 and s0 of sound, P an instruction that is only given. What nothing looks at (the last clean group) has no line.
 """
 
 from __future__ import annotations
@@ -32,6 +32,29 @@ LAYOUTS: dict[str, Layout] = {
         ("given image", "text 2"),
         "I C0/N0 C1/N1",
         {"I": "I", "C0": "I C0", "N0": "I N0", "N1": "I C0 N1"},
+    ),
+    "text to sound": (
+        ("given text 2", "sound 2"),
+        "P0 P1 S0/s0 S1/s1",
+        {"P0": "P0", "P1": "P0 P1", "S0": "P0 P1 S0", "s0": "P0 P1 s0", "s1": "P0 P1 S0 s1"},
+    ),
+    "sound to text": (
+        ("given sound 2", "text 1"),
+        "S0 S1 C0/N0",
+        {"S0": "S0", "S1": "S0 S1", "N0": "S0 S1 N0"},
+    ),
+    "three in a row": (
+        ("text 1", "image", "sound 2"),
+        "C0/N0 I/i S0/s0 S1/s1",
+        {
+            "C0": "C0",
+            "I": "C0 I",
+            "S0": "C0 I S0",
+            "N0": "N0",
+            "i": "C0 i",
+            "s0": "C0 I s0",
+            "s1": "C0 I S0 s1",
+        },
     ),
     "image + text to text": (
         ("given text 2", "given joined image", "text 2"),
@@ -77,12 +100,12 @@ def build(make_segment, words: tuple[str, ...]) -> LatentSequence:
     segments = []
     for seed, word in enumerate(words):
         parts = word.split()
-        blocks = 1 if "image" in parts else int(parts[parts.index("text") + 1])
+        blocks = 1 if "image" in parts else int(parts[-1] if "sound" in parts else parts[parts.index("text") + 1])
         fields = {"generated": "given" not in parts, "same_group": "joined" in parts}
         if "dropped" in parts:
             fields["alone_K"] = tuple(number == int(parts[-1]) for number in range(blocks))
         image = "image" in parts
-        stream, lengths = ("image", (3,)) if image else ("text", (2,) * blocks)
+        stream, lengths = ("image", (3,)) if image else ("sound" if "sound" in parts else "text", (2,) * blocks)
         segments.append(make_segment(stream, lengths, seed=seed, axes=2 if image else 1, **fields))
     return tuple(segments)
 
@@ -101,7 +124,7 @@ def test_visibility(double, make_prior, make_segment, name: str, dual_layers: in
     words, names, table = LAYOUTS[name]
     sequence = build(make_segment, words)
     known = names_of(sequence, names)
-    prior = make_prior({"text": 3, "image": 3}, dual_layers=dual_layers, layers=1 - dual_layers)
+    prior = make_prior({"text": 3, "image": 3, "sound": 3}, dual_layers=dual_layers, layers=1 - dual_layers)
     batch = pack([sequence])
     streams = batch.streams
     x = {s: interpolate(r.z0_SC, r.noise_SC, r.t_S[:, None]).requires_grad_() for s, r in streams.items()}

@@ -2,7 +2,8 @@
 
 Visibility is measured, not read from a mask: in a prior of one layer, row i's velocity moves with row j's latent
 exactly where i attends to j. Blocks are named by copy: C0, C1, ... and N0, N1, ... are clean and noisy text, I and i a
-clean and a noisy image, S0 and s0 of sound, P an instruction that is only given. What nothing looks at (the last clean group) has no line.
+clean and a noisy image, S0 and s0 of sound, P an instruction that is only given. What nothing looks at (the last clean
+group) has no line.
 """
 
 from __future__ import annotations

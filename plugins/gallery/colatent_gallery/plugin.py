@@ -28,6 +28,13 @@ def colatent_datasets() -> Iterable[DatasetInfo]:
             config="colatent_gallery.glyphs.settings:GlyphsConfig",
             summary="Unicode names of characters and their pictures",
         ),
+        DatasetInfo(
+            name="spoken-digits",
+            fields=("audio", "text"),
+            factory="colatent_gallery.speech.dataset:SpokenDigits",
+            config="colatent_gallery.speech.settings:SpokenDigitsConfig",
+            summary="recordings of digits that people speak, with captions",
+        ),
     ]
 
 
@@ -47,5 +54,11 @@ def colatent_tasks() -> Iterable[TaskInfo]:
             factory="colatent_gallery.glyphs.task:GlyphsTask",
             config="colatent_gallery.glyphs.settings:GlyphsTaskConfig",
             summary="whether names are drawn and pictures named, seen ones and new combinations",
+        ),
+        TaskInfo(
+            name="spoken-digits",
+            factory="colatent_gallery.speech.task:SpokenDigitsTask",
+            config="colatent_gallery.speech.settings:SpokenDigitsTaskConfig",
+            summary="whether spoken digits survive their codec, and the way to text and back",
         ),
     ]

@@ -7,6 +7,7 @@ knows no template: it looks for number words anywhere, so that it judges what a 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -40,12 +41,28 @@ TEMPLATES = (
 )
 """Wordings in which a number word takes the place of the braces."""
 
+SPOKEN = (
+    "{}",
+    "the word {}",
+    "a voice says {}",
+    "somebody says {}",
+    "you hear {}",
+    "spoken {}",
+    "{}, said aloud",
+    "the digit {}",
+    "the number {}",
+    "say {}",
+    "it sounds like {}",
+    "{}, please",
+)
+"""The same of what is heard."""
+
 TOKEN = re.compile(r"[a-z]+|\d+")
 
 
-def caption(digit: int, rng: np.random.Generator) -> str:
+def caption(digit: int, rng: np.random.Generator, *, templates: Sequence[str] = TEMPLATES) -> str:
     """A caption of `digit`, in a wording drawn from `rng`."""
-    return TEMPLATES[int(rng.integers(len(TEMPLATES)))].format(WORDS[digit])
+    return templates[int(rng.integers(len(templates)))].format(WORDS[digit])
 
 
 def read_digit(text: str) -> int | None:

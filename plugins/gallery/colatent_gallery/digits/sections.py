@@ -61,7 +61,7 @@ def _judges(found: Judged) -> Table:
     return Table(head=("judge", "of real", "right"), rows=rows, caption=caption)
 
 
-def _by_digit(*lists: Sequence[int], most: Sequence[int]) -> list[tuple[int, list[list[int]]]]:
+def by_digit(*lists: Sequence[int], most: Sequence[int]) -> list[tuple[int, list[list[int]]]]:
     """The digits that every one of several lists has, each with the places of its first items in each list: at most as
     many as `most` says, and as many for every digit."""
     places = {digit: [[n for n, each in enumerate(some) if each == digit] for some in lists] for digit in range(10)}
@@ -79,7 +79,7 @@ def _made(one: Outcome, number: int, codec: Codec, *, label: str = "") -> Cell:
 
 
 def _drawn(one: Outcome, real: Real, codec: Codec) -> Grid:
-    picked, rows = _by_digit(real.digits, one.given.digits, most=(4, 8)), []
+    picked, rows = by_digit(real.digits, one.given.digits, most=(4, 8)), []
     for digit, (theirs, ours) in picked:
         cells = [Cell(shown=shown(codec, real.items[number])) for number in theirs]
         rows.append((str(digit), [*cells, *(_made(one, number, codec) for number in ours)]))
@@ -90,7 +90,7 @@ def _drawn(one: Outcome, real: Real, codec: Codec) -> Grid:
 
 def _played(one: Outcome, real: Real, codec: Codec) -> Grid:
     rows = []
-    for digit, ((theirs,), (ours,)) in _by_digit(real.digits, one.given.digits, most=(1, 1)):
+    for digit, ((theirs,), (ours,)) in by_digit(real.digits, one.given.digits, most=(1, 1)):
         made = _made(one, ours, codec, label=f"“{one.given.items[ours]}”")
         rows.append((str(digit), [Cell(shown=shown(codec, real.items[theirs])), made]))
     caption = "One real tone and the first sample of each key."
@@ -99,7 +99,7 @@ def _played(one: Outcome, real: Real, codec: Codec) -> Grid:
 
 def _captions(one: Outcome, codec: Codec) -> Grid:
     rows = []
-    for digit, (ours,) in _by_digit(one.given.digits, most=(3,)):
+    for digit, (ours,) in by_digit(one.given.digits, most=(3,)):
         rows.append((str(digit), [_captioned(one, number, codec) for number in ours]))
     return Grid(rows=rows, caption="What was given, and under it what the model wrote.")
 
@@ -112,7 +112,7 @@ def _captioned(one: Outcome, number: int, codec: Codec) -> Cell:
 
 def _rung(one: Outcome, codecs: Mapping[Field, Codec]) -> Grid:
     rows = []
-    for digit, ((number,),) in _by_digit(one.given.digits, most=(1,)):
+    for digit, ((number,),) in by_digit(one.given.digits, most=(1,)):
         scan = Cell(shown=shown(codecs["image"], one.given.items[number]))
         rows.append((str(digit), [scan, _made(one, number, codecs["audio"])]))
     return Grid(head=(("scan", 1), ("generated", 1)), rows=rows)

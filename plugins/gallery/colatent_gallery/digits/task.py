@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from colatent.checkpoint.run import CONFIG, RunFolder
+from colatent.checkpoint.run import RunFolder
 from colatent.errors import UserError
 from colatent.evaluate.tasks import Progress, Verdict
 from colatent_gallery.digits.captions import read_digit
@@ -23,8 +23,9 @@ from colatent_gallery.digits.judged import Judged
 from colatent_gallery.digits.likeness import Likeness, likeness
 from colatent_gallery.digits.scans import SIDE, load_scans
 from colatent_gallery.digits.sections import sections
-from colatent_gallery.digits.settings import DigitsTaskConfig, Material
+from colatent_gallery.digits.settings import DigitsConfig, DigitsTaskConfig, Material
 from colatent_gallery.digits.twin import cost_of_mixing
+from colatent_gallery.material import check_material
 from colatent_gallery.scores import hits
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class DigitsTask:
         """See `colatent.evaluate.tasks.Task.judge`."""
         streams = self._streams(model)
         if run is not None:
-            _check_material(run, self.config)
+            check_material(run, self.config, name="digits", dataset=DigitsConfig, keys=Material.model_fields)
         cost = None if self.config.twin is None else cost_of_mixing(run, self.config.twin)
         real, judges = real_items(self.config, self.test, seed=seed), self._judges()
         outcomes = {}
@@ -107,18 +108,3 @@ def _pictures(items: Sequence[Any]) -> np.ndarray:
             what = f"a picture has the shape {np.shape(item)}, and scans have (1, {SIDE}, {SIDE})"
             raise UserError(what, where="task 'digits'", do="set channels and size in sample.options of the stream")
     return np.stack([np.asarray(item, dtype=np.float32) for item in items])
-
-
-def _check_material(run: RunFolder, ours: DigitsTaskConfig) -> None:
-    """What was held out of training must be what is judged on."""
-    from colatent.config import load, validate
-    from colatent_gallery.digits.settings import DigitsConfig
-
-    for name, source in load(run.path / CONFIG).config.data.sources.items():
-        if source.dataset != "digits":
-            continue
-        theirs = validate(DigitsConfig, source.config, where=f"data.sources.{name}.config")
-        for key in Material.model_fields:
-            if getattr(theirs, key) != getattr(ours, key):
-                what = f"is {getattr(ours, key)}, and the run was trained with {key} {getattr(theirs, key)}"
-                raise UserError(what, where=f"task 'digits', {key}", do="give it the same value")

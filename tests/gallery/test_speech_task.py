@@ -80,6 +80,14 @@ def test_the_page_shows_all_of_it(task: SpokenDigitsTask, perfect: Verdict) -> N
     assert all(cell.wrong for grid in (said, written) for _, cells in grid.rows for cell in cells)
 
 
+def test_a_sound_that_ended_before_it_began_is_wrong_and_shown_as_such(task: SpokenDigitsTask) -> None:
+    verdict = judge(task, knows, codec=StubCodec(lambda sound: sound[:0]))
+    assert verdict.figures["reconstruction"] == 0.0
+    rebuilt = next(part for section in verdict.sections for part in section.parts if isinstance(part, Grid))
+    made = [cell for _, cells in rebuilt.rows for cell in cells[1::2]]
+    assert all(cell.wrong and cell.shown.data == b"no sound" for cell in made)
+
+
 def test_few_samples_are_shown_as_far_as_they_go(task: SpokenDigitsTask) -> None:
     few = SpokenDigitsTask(task.config.model_copy(update={"samples": 3}))
     assert judge(few, knows).figures["text_to_audio"] == 1.0

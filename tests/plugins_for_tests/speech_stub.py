@@ -20,6 +20,7 @@ import torch
 from colatent.generate.requests import Given
 from colatent.latents.draws import generator
 from colatent.plugins.contract import Encoded, Latents
+from colatent.plugins.items import Shown
 from colatent_gallery.digits.captions import SPOKEN, WORDS, caption, read_digit
 from colatent_gallery.speech.recordings import RATE
 
@@ -84,6 +85,10 @@ class StubCodec:
 
     def decode(self, latents: Sequence[Latents]) -> list[np.ndarray]:
         return [self.spoil(record.z_LC[:, 0].numpy()) for record in latents]
+
+    def show(self, item: np.ndarray) -> Shown:
+        assert len(item), "a real codec shows no empty sound"
+        return Shown(media="audio/wav", data=wav(item))
 
 
 class StubModel:

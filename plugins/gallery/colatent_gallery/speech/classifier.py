@@ -6,12 +6,17 @@ the other, so that it takes little notice of how long a digit lasts and none of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from colatent.errors import UserError
 from colatent_gallery.speech.recordings import RATE, Recording
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 PARTS = 4
 LEAST = RATE // 20
@@ -45,11 +50,18 @@ class VoiceJudge:
 def features_of(sound: np.ndarray) -> np.ndarray:
     """Means and spreads of the cepstra of a sound (samples,), and of their change; (140,)."""
     import torch
+
+    cepstra_QF = _cepstra()(torch.from_numpy(sound)).numpy()
+    change_QF = cepstra_QF[:, 2:] - cepstra_QF[:, :-2]
+    parts = [part.mean(axis=1) for part in np.array_split(cepstra_QF, PARTS, axis=1)]
+    return np.concatenate([cepstra_QF.mean(axis=1), cepstra_QF.std(axis=1), change_QF.std(axis=1), *parts])
+
+
+@cache
+def _cepstra() -> Callable[[Tensor], Tensor]:
+    """Sound (samples,) to cepstra (20, frames)."""
     from torchaudio import transforms
 
     # Frames of 32 ms, one every 10 ms: the usual ones for speech.
     bands = {"n_fft": 256, "hop_length": RATE // 100, "n_mels": 40}
-    cepstra_QF = transforms.MFCC(RATE, n_mfcc=20, melkwargs=bands)(torch.from_numpy(sound)).numpy()
-    change_QF = cepstra_QF[:, 2:] - cepstra_QF[:, :-2]
-    parts = [part.mean(axis=1) for part in np.array_split(cepstra_QF, PARTS, axis=1)]
-    return np.concatenate([cepstra_QF.mean(axis=1), cepstra_QF.std(axis=1), change_QF.std(axis=1), *parts])
+    return transforms.MFCC(RATE, n_mfcc=20, melkwargs=bands)

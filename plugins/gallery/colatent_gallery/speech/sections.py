@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from colatent.evaluate.page import LONGEST, Cell, Confusion, Grid, Prose, Section, Table, shown
 from colatent.plugins.contract import Codec
+from colatent.plugins.items import Shown
 from colatent_gallery.digits.sections import DIGITS, NONE, by_digit
 from colatent_gallery.scores import confusion
 from colatent_gallery.speech.judged import Heard, Judged
@@ -47,7 +50,13 @@ def _judges(found: Judged) -> Table:
 
 def _cell(one: Heard, number: int, codec: Codec, *, label: str = "") -> Cell:
     """What was made, marked where it was judged to be another digit."""
-    return Cell(shown=shown(codec, one.made[number]), label=label, wrong=one.judged[number] != one.digits[number])
+    wrong = one.judged[number] != one.digits[number]
+    return Cell(shown=_played(one.made[number], codec), label=label, wrong=wrong)
+
+
+def _played(sound: np.ndarray, codec: Codec) -> Shown:
+    """A sound to be played; a model may end one before it begins, and no codec shows that."""
+    return shown(codec, sound) if len(sound) else Shown(media="text/plain", data=b"no sound")
 
 
 def _rebuilt(one: Heard, codec: Codec) -> Grid:

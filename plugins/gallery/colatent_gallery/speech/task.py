@@ -16,7 +16,7 @@ from colatent.evaluate.tasks import Progress, Verdict
 from colatent.latents.draws import generator, normal
 from colatent.plugins.contract import Codec
 from colatent_gallery.digits.captions import SPOKEN, caption, read_digit
-from colatent_gallery.digits.directions import Direction, generate
+from colatent_gallery.digits.directions import Direction, Field, generate
 from colatent_gallery.material import check_material
 from colatent_gallery.speech.classifier import VoiceJudge
 from colatent_gallery.speech.judged import GOALS, Heard, Judged
@@ -50,28 +50,24 @@ class SpokenDigitsTask:
         codec = self._audio_codec(model)
         if run is not None:
             check_material(run, self.config, name="spoken-digits", dataset=SpokenDigitsConfig, keys=("heldout",))
-        sounds, digits = [one.sound for one in self.test], [one.digit for one in self.test]
-        asked = [number % 10 for number in range(self.config.samples)]
-        captions = [caption(each, generator(seed, "captions", i), templates=SPOKEN) for i, each in enumerate(asked)]
-        make = partial(
-            generate,
-            model,
-            streams={"text": self.config.text, "audio": self.config.audio},
-            seed=seed,
-            progress=progress,
-        )
-        rebuilt = reconstruct(codec, sounds, seed=seed, progress=progress)
-        said, written = make(SAY, captions), make(HEAR, sounds)
-        found = Judged(
-            real=Heard(given=sounds, made=sounds, digits=digits, judged=self._voices.hear(sounds)),
-            reconstruction=Heard(given=sounds, made=rebuilt, digits=digits, judged=self._voices.hear(rebuilt)),
-            text_to_audio=Heard(given=captions, made=said, digits=asked, judged=self._voices.hear(said)),
-            audio_to_text=Heard(
-                given=sounds, made=written, digits=digits, judged=[read_digit(str(text)) for text in written]
-            ),
-        )
+        found = self._found(model, codec, seed=seed, progress=progress)
         return Verdict(
             figures=found.figures(), bounds=found.bounds(), goals=found.goals(), sections=sections(found, codec=codec)
+        )
+
+    def _found(self, model: Model, codec: Codec, *, seed: int, progress: Progress) -> Judged:
+        sounds, asked = [one.sound for one in self.test], [number % 10 for number in range(self.config.samples)]
+        captions = [caption(each, generator(seed, "captions", i), templates=SPOKEN) for i, each in enumerate(asked)]
+        streams: dict[Field, str] = {"text": self.config.text, "audio": self.config.audio}
+        make = partial(generate, model, streams=streams, seed=seed, progress=progress)
+        rebuilt = reconstruct(codec, sounds, seed=seed, progress=progress)
+        said, written = make(SAY, captions), make(HEAR, sounds)
+        hear, recorded = self._voices.hear, partial(Heard, given=sounds, digits=[one.digit for one in self.test])
+        return Judged(
+            real=recorded(made=sounds, judged=hear(sounds)),
+            reconstruction=recorded(made=rebuilt, judged=hear(rebuilt)),
+            text_to_audio=Heard(given=captions, made=said, digits=asked, judged=hear(said)),
+            audio_to_text=recorded(made=written, judged=[read_digit(str(text)) for text in written]),
         )
 
     def _audio_codec(self, model: Model) -> Codec:

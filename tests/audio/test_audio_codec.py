@@ -208,6 +208,7 @@ def test_what_is_no_sound_is_refused(item: object, message: str) -> None:
     [
         ({"hop": 100}, "must be a multiple of 2 x hop"),
         ({"block": 1, "frames_per_latent": 1}, "shorter than the window"),
+        ({"channels": 2}, "mean_norm leaves no freedom to 2 channels"),
         ({"mels": 129}, "at most half of n_fft"),
     ],
 )

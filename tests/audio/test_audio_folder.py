@@ -46,8 +46,8 @@ def test_the_dataset_keeps_the_contract() -> None:
 def test_captions_come_from_files_folders_or_names(spoken: Path) -> None:
     both = [*captions(folder(spoken)), *captions(folder(spoken, split="heldout"))]
     assert sorted(both) == sorted(f"{word}, take {take}" for word in ("yes", "no") for take in range(5))
-    assert set(captions(folder(spoken, caption="folder"))) == {"yes", "no"}
-    named = folder(spoken, caption="name", name=r"(?P<text>[a-z]+)_\d")
+    assert set(captions(folder(spoken, captions="folders"))) == {"yes", "no"}
+    named = folder(spoken, captions="names", name=r"(?P<text>[a-z]+)_\d")
     assert set(captions(named)) == {"yes", "no"}
     assert named.sample(0, np.random.default_rng(0))["audio"].dtype == np.float32
 
@@ -78,7 +78,8 @@ def test_recordings_are_resampled_to_the_rate_that_is_asked_for(spoken: Path) ->
         ({"pattern": ["*.mp3"]}, r"0 files match \*\.mp3; give two at least"),
         ({"heldout_name": "none"}, "0 of 10 recordings match heldout_name 'none'"),
         ({"heldout_name": ".*"}, "10 of 10 recordings match"),
-        ({"caption": "name", "name": "(?P<text>yes)_."}, r"no_\d\.wav: its name does not match"),
+        ({"captions": "names", "name": "(?P<text>yes)_."}, r"no_\d\.wav: its name does not match"),
+        ({"captions": "names", "name": "(?P<text>yes)?.*"}, r"no_\d\.wav: its name does not match .* with a text"),
         ({"max_seconds": 0.0126}, r"\.wav: is 0\.0 seconds long, more than max_seconds=0\.0126; cut it"),
     ],
 )
@@ -100,12 +101,20 @@ def test_a_missing_caption_and_a_missing_folder_are_told(spoken: Path) -> None:
         folder(spoken / "no" / "no_1.txt")
 
 
+def test_a_mark_of_byte_order_is_no_part_of_a_caption_and_an_empty_one_is_told(spoken: Path) -> None:
+    (spoken / "yes" / "yes_0.txt").write_bytes(b"\xef\xbb\xbfyes\r\n")
+    (spoken / "no" / "no_0.txt").write_text(" \n")
+    assert captions(folder(spoken, split="heldout", heldout_name="yes_0")) == ["yes"]
+    with pytest.raises(UserError, match=r"no_0\.txt: the caption of no_0\.wav is empty; write what is said"):
+        folder(spoken, split="heldout", heldout_name="no_0")
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"caption": "name"}, "name and caption 'name' go together"),
-        ({"name": "x"}, "name and caption 'name' go together"),
-        ({"caption": "name", "name": "x"}, "needs a group called text"),
+        ({"captions": "names"}, "name and captions: names go together"),
+        ({"name": "x"}, "name and captions: names go together"),
+        ({"captions": "names", "name": "x"}, "needs a group called text"),
         ({"heldout_name": "("}, "is no regular expression"),
     ],
 )

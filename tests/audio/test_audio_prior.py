@@ -23,7 +23,7 @@ STAGE = {"steps": 20, "batch": 4, "lr": 3e-3, "warmup": 2, "ema": 0.9, "eval_eve
 
 def tree(folder: Path) -> dict[str, Any]:
     """A run over a folder of keypad tones, in both orders."""
-    dataset = {"dataset": "audio-folder", "config": {"path": str(folder), "caption": "folder", "heldout": 0.1}}
+    dataset = {"dataset": "audio-folder", "config": {"path": str(folder), "captions": "folders", "heldout": 0.1}}
     orders = (("text", "audio"), ("audio", "text"))
     sources = {
         task: dataset | {"segments": [{"stream": stream} for stream in order]}

@@ -58,6 +58,12 @@ class AudioConfig(Settings):
             raise ValueError(f"a block of {span} is shorter than the window, n_fft {self.n_fft}")
         return self
 
+    @model_validator(mode="after")
+    def _mean_is_free(self) -> AudioConfig:
+        if self.mean_norm and self.channels < 3:
+            raise ValueError(f"mean_norm leaves no freedom to {self.channels} channels: give 3 or more, or turn it off")
+        return self
+
     @property
     def bands(self) -> int:
         """Numbers in a frame."""

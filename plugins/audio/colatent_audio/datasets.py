@@ -31,9 +31,9 @@ class AudioFolderConfig(Settings):
     """Samples a second of the items; that of the codec."""
     pattern: tuple[str, ...] = ("*.wav", "*.flac")
     """Names of the files that are read."""
-    caption: Literal["file", "folder", "name"] = "file"
-    """Where captions are: in a UTF-8 file of the same name that ends in .txt, in the name of the folder, or in the
-    file's own name, as `name` says."""
+    captions: Literal["files", "folders", "names"] = "files"
+    """Where captions are: in UTF-8 files of the same names that end in .txt, in the names of the folders, or in the
+    recordings' own names, as `name` says."""
     name: str | None = None
     """For captions from names: a regular expression that the file's name without its suffix must match as a whole. Its
     group `text` is the caption."""
@@ -55,8 +55,8 @@ class AudioFolderConfig(Settings):
 
     @model_validator(mode="after")
     def _captions_are_named(self) -> AudioFolderConfig:
-        if (self.name is not None) != (self.caption == "name"):
-            raise ValueError("name and caption 'name' go together")
+        if (self.name is not None) != (self.captions == "names"):
+            raise ValueError("name and captions: names go together")
         if self.name is not None and "text" not in re.compile(self.name).groupindex:
             raise ValueError("name needs a group called text: (?P<text>...)")
         return self
@@ -123,19 +123,26 @@ def _recording(file: Path, config: AudioFolderConfig) -> _Recording:
 
 
 def _caption(file: Path, config: AudioFolderConfig) -> str:
-    if config.caption == "folder":
-        return file.parent.name
-    if config.caption == "name":
+    if config.captions == "folders":
+        return file.absolute().parent.name
+    if config.captions == "names":
         found = re.fullmatch(config.name or "", file.stem)
-        if found is None:
-            what = f"its name does not match {config.name!r}"
+        if found is None or not found["text"]:
+            what = f"its name does not match {config.name!r} with a text"
             raise UserError(what, where=str(file), do="change data.sources.*.config.name, or pattern to leave it out")
         return found["text"]
-    text = file.with_suffix(".txt")
+    return _read_caption(file.with_suffix(".txt"), of=file.name)
+
+
+def _read_caption(path: Path, *, of: str) -> str:
+    """A caption without the white space round it; `of` is the recording's name."""
     try:
-        return text.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError:
-        raise UserError("not UTF-8", where=str(text), do="convert the file to UTF-8") from None
+        raise UserError("not UTF-8", where=str(path), do="convert the file to UTF-8") from None
     except OSError as error:
-        what = f"the caption of {file.name} cannot be read ({error.strerror})"
-        raise UserError(what, where=str(text), do="write it, or take captions from folders or names") from None
+        what = f"the caption of {of} cannot be read ({error.strerror})"
+        raise UserError(what, where=str(path), do="write it, or take captions from folders or names") from None
+    if not text:
+        raise UserError(f"the caption of {of} is empty", where=str(path), do="write what is said")
+    return text

@@ -14,6 +14,7 @@ import soundfile
 import torch
 from torchaudio import functional as audio
 
+from colatent.checkpoint.storage import atomic_write_bytes
 from colatent.errors import UserError
 from colatent_audio.items import Sound
 
@@ -60,7 +61,7 @@ def resampled(samples_T: np.ndarray, rate: int, wanted: int) -> Sound:
 def write_wav(sound: Sound, path: Path, *, sample_rate: int) -> Path:
     """Write 16-bit WAV to `path` with its suffix appended."""
     path = path.with_name(path.name + ".wav")
-    path.write_bytes(wav_bytes(sound, sample_rate=sample_rate))
+    atomic_write_bytes(path, wav_bytes(sound, sample_rate=sample_rate))
     return path
 
 

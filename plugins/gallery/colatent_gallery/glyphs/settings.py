@@ -28,7 +28,7 @@ class GlyphsTaskConfig(Combinations):
 
     seen: PositiveInt = 300
     """Names of the training set that are asked for, drawn at random; held-out ones are all asked for."""
-    tries: PositiveInt = 5
+    tries: int = Field(default=5, ge=1, le=5)
     """Names that are written for a picture: the first counts alone as top 1, all of them as top 5."""
     text: str = "text"
     """Name of the stream of names."""

@@ -151,6 +151,11 @@ def test_figures_are_plain_numbers(perfect: Verdict) -> None:
     assert json.loads(json.dumps(dict(perfect.figures))) == perfect.figures
 
 
+def test_a_twin_that_is_no_run_is_told_before_anything_is_judged(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a run folder"):
+        DigitsTask(DigitsTaskConfig(twin=str(tmp_path)))
+
+
 def test_the_demonstration_is_the_example_and_its_twin_shares_its_text() -> None:
     examples = Path(__file__).parents[2] / "examples" / "configs"
     packaged = load_plugins().demos()["digits"]

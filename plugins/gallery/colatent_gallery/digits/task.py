@@ -43,6 +43,8 @@ class DigitsTask:
         if config.samples > len(self.test.digits):
             what = f"is {config.samples}, and {len(self.test.digits)} scans are held out"
             raise UserError(what, where="task 'digits', samples", do="judge fewer samples, or hold out more")
+        if config.twin is not None:  # to be told now, and not when training has ended
+            RunFolder.open(config.twin)
         self._scans = ScanJudge(self.training)
 
     def judge(self, model: Model, *, run: RunFolder | None, seed: int, progress: Progress) -> Verdict:
@@ -106,5 +108,5 @@ def _pictures(items: Sequence[Any]) -> np.ndarray:
     for item in items:
         if np.shape(item) != (1, SIDE, SIDE):
             what = f"a picture has the shape {np.shape(item)}, and scans have (1, {SIDE}, {SIDE})"
-            raise UserError(what, where="task 'digits'", do="set channels and size in sample.options of the stream")
+            raise UserError(what, where="task 'digits'", do="set bands, height and width of the image codec to these")
     return np.stack([np.asarray(item, dtype=np.float32) for item in items])

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from colatent.generate.model import Model
 
 ROUND = 32
-"""Questions that share their noise, and are answered together."""
+"""Questions that are answered together."""
 NEAREST = 5
 """How many of the nearest true pictures count as top 5."""
 
@@ -68,7 +68,7 @@ def ask(
     names: list[list[str]] = []
     for start in range(0, len(numbers), ROUND):
         some = numbers[start : start + ROUND]
-        # Items that are given do not name their noise: each round has a seed of its own.
+        # Identical pictures name the same noise: in another round they are answered anew.
         by_name = [[Given(config.text, alphabet.names[number])] for number in some]
         drawn = model.generate_many(by_name, target=config.image, seed=seed + start)
         pictures += [_picture(results[0].item) for results in drawn]

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from colatent.checkpoint.run import CONFIG, RunFolder
+from colatent.checkpoint.run import RunFolder
+from colatent.checkpoint.storage import atomic_write_bytes
 from colatent.errors import UserError
 from colatent.evaluate.intervals import wilson
 from colatent.evaluate.tasks import Progress, Verdict
@@ -20,6 +21,7 @@ from colatent_gallery.glyphs.judge import strict_cap
 from colatent_gallery.glyphs.sections import picture, sections
 from colatent_gallery.glyphs.settings import Combinations, GlyphsConfig, GlyphsTaskConfig
 from colatent_gallery.glyphs.split import split_glyphs
+from colatent_gallery.material import check_material
 
 if TYPE_CHECKING:
     from colatent.generate.model import Model
@@ -44,7 +46,7 @@ class GlyphsTask:
             what = f"this model (streams: {', '.join(model.codecs)}) lacks {self.config.text} or {self.config.image}"
             raise UserError(what, where="task 'glyphs'", do="name its streams with text= and image=")
         if run is not None:
-            _check_split(run, self.config)
+            check_material(run, self.config, name="glyphs", dataset=GlyphsConfig, keys=Combinations.model_fields)
         answers = {
             kind: ask(model, self.alphabet, numbers, config=self.config, seed=seed, kind=kind, progress=progress)
             for kind, numbers in self.asked.items()
@@ -52,7 +54,7 @@ class GlyphsTask:
         rights = {name: right for kind, some in answers.items() for name, right in _rights(kind, some).items()}
         drawing = picture(answers)
         if run is not None:
-            (run.samples / PICTURE).write_bytes(drawing)
+            atomic_write_bytes(run.samples / PICTURE, drawing)
         names, classes = len(self.alphabet.names), int(self.alphabet.classes_N.max()) + 1
         cap = strict_cap(self.alphabet)
         return Verdict(
@@ -78,17 +80,3 @@ def _rights(kind: str, answers: Answers) -> dict[str, list[bool]]:
 def _drawn(numbers: tuple[int, ...], count: int) -> list[int]:
     """`count` of them (or all) in an order that is random and always the same, so that the first ones are a sample."""
     return np.random.default_rng(0).permutation(numbers)[:count].tolist()
-
-
-def _check_split(run: RunFolder, ours: GlyphsTaskConfig) -> None:
-    """What was held out of training must be what is judged as held out."""
-    from colatent.config import load, validate
-
-    for name, source in load(run.path / CONFIG).config.data.sources.items():
-        if source.dataset != "glyphs":
-            continue
-        theirs = validate(GlyphsConfig, source.config, where=f"data.sources.{name}.config")
-        for key in Combinations.model_fields:
-            if getattr(theirs, key) != getattr(ours, key):
-                what = f"is {getattr(ours, key)}, and the run was trained with {key} {getattr(theirs, key)}"
-                raise UserError(what, where=f"task 'glyphs', {key}", do="give it the same value")

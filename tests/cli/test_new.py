@@ -70,6 +70,15 @@ def test_what_is_written_is_valid_and_trains(tmp_path: Path, monkeypatch: pytest
     assert last > 0.5 > 2 * first
 
 
+@pytest.mark.usefixtures("_forgetful")
+def test_a_codec_may_be_called_like_the_data_that_are_made_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = NewPackage(name="waves", modality="waves")
+    write_new(new, tmp_path / "new")
+    found = plugins_with(new, tmp_path / "new", monkeypatch)
+    assert found.codec_config("waves")().latent_spec().channels == 2
+    assert found.dataset_config("waves-waves")().size == 1000
+
+
 def test_the_command_names_the_files(in_tmp: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plugins", "new", "depth", "--modality", "range", "--axes", "2", "far/away", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from colatent.errors import UserError
 from colatent.plugins.contract import BlockPlan, Encoded, Latents, PlanRequest
 from colatent.plugins.items import Shown
 from colatent.plugins.records import LatentSpec
@@ -162,7 +163,7 @@ class StrokesCodec(nn.Module):
     def _padded(self, item: np.ndarray) -> tuple[Tensor, Tensor]:
         """Points (L, P, 2) and states (L, P) of a drawing, with empty places to the end of its last block."""
         device, size = self.shift_C.device, self.config.points * self.config.block
-        drawing = torch.from_numpy(np.ascontiguousarray(item, dtype=np.float32)).to(device)
+        drawing = torch.from_numpy(_checked(item)).to(device)
         empty = size - len(drawing) % size
         points = F.pad(drawing[:, :2], (0, 0, 0, empty))
         states = F.pad(torch.where(drawing[:, 2] > 0.5, LIFTS, DRAWS), (0, empty), value=ENDED)
@@ -173,6 +174,14 @@ class StrokesCodec(nn.Module):
         features = self.decoder(record.z_LC.to(self.shift_C) / self.scale_C + self.shift_C)
         point_LF, logits_LF = features.split([2 * self.config.points, STATES * self.config.points], dim=-1)
         return point_LF.unflatten(-1, (-1, 2)), logits_LF.unflatten(-1, (-1, STATES)).float()
+
+
+def _checked(item: np.ndarray) -> np.ndarray:
+    """The item, if it is a drawing."""
+    if np.ndim(item) != 2 or np.shape(item)[1] != 3 or not np.isfinite(item).all():
+        what = f"a drawing is an array (points, 3) of finite numbers, this is of shape {np.shape(item)}"
+        raise UserError(what, do="give x, y and whether the pen is lifted for each point")
+    return np.ascontiguousarray(item, dtype=np.float32)
 
 
 def _positions(length: int, *, start: int = 0) -> Tensor:

@@ -87,3 +87,9 @@ def test_a_file_that_is_no_drawing_is_told_in_one_line(tmp_path, text, line) -> 
     assert str(caught.value).startswith(f"{path}: {line}")
     with pytest.raises(UserError, match=r"none\.svg: cannot be read"):
         from_svg(tmp_path / "none.svg")
+
+
+@pytest.mark.parametrize("item", [np.zeros((4, 2)), np.zeros(3), np.full((2, 3), np.nan)], ids=("pairs", "flat", "nan"))
+def test_an_item_that_is_no_drawing_is_told(codec, item) -> None:
+    with pytest.raises(UserError, match=r"a drawing is an array \(points, 3\) of finite numbers"):
+        codec.encode([item])

@@ -32,7 +32,7 @@ class SignalOptions(Settings):
     """Shape of the item: length."""
 
 
-class WavesConfig(Settings):
+class WavesSettings(Settings):
     """Arrays of waves."""
 
     size: PositiveInt = 1000

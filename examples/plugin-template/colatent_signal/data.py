@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from colatent.data.dataset import Sample, Split
-from colatent_signal.config import WavesConfig
+from colatent_signal.config import WavesSettings
 
 
 class Waves:
     """`{"signal": array}`: float32, (length, features) with 2 features."""
 
-    def __init__(self, config: WavesConfig, *, split: Split) -> None:
+    def __init__(self, config: WavesSettings, *, split: Split) -> None:
         # Yours: open your files here. What is held out must not be among what is trained on.
         self._config = config
         self._key = ("train", "heldout").index(split)

@@ -32,7 +32,7 @@ def colatent_datasets() -> Iterable[DatasetInfo]:
             name="signal-waves",
             fields=("signal",),
             factory="colatent_signal.data:Waves",
-            config="colatent_signal.config:WavesConfig",
+            config="colatent_signal.config:WavesSettings",
             requires_api="1.0",
             summary="waves, made up",
         )

@@ -178,6 +178,11 @@ def test_a_size_that_is_no_whole_number_of_latents_cannot_be_generated() -> None
         list(make_codec().plan(PlanRequest(options={"height": 8, "width": 10})))
 
 
+def test_a_size_beyond_the_limit_cannot_be_generated() -> None:
+    with pytest.raises(UserError, match=r"height and width: are 16 x 20, more than max_pixels=256; generate a smaller"):
+        list(make_codec(max_pixels=256).plan(PlanRequest(options={"height": 16, "width": 20})))
+
+
 @pytest.mark.parametrize(
     ("item", "what"),
     [

@@ -8,6 +8,7 @@ Axes: L latents of one picture, C channels, B pictures of one size, P bands, H a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -81,6 +82,9 @@ class ImageCodec(nn.Module):
             if size % side:
                 what = f"is {size}, not a multiple of the codec's downsample ({side})"
                 raise UserError(what, where=f"option {name}", do=f"give {side}, {2 * side}, {3 * side}, ...")
+        if math.prod(sizes.values()) > self.config.max_pixels:
+            what = f"are {sizes['height']} x {sizes['width']}, more than max_pixels={self.config.max_pixels:,}"
+            raise UserError(what, where="options height and width", do="generate a smaller picture")
         positions_LA = grid_positions(sizes["height"] // side, sizes["width"] // side)
         yield BlockPlan(length=len(positions_LA), positions_LA=positions_LA)
 

@@ -166,6 +166,7 @@ def test_missing_file_and_folder(in_tmp, good):
             "streams.ema={codec: text}",
             "run.yaml: stream 'ema' must be of letters, digits, '-' and '_', and not 'shared'",
         ),
+        ("name={a: 1}", 'run.yaml: name: is {"a": 1}, must be text; change it or pass name=VALUE'),
         ("name=3", "run.yaml: name: is 3, must be text; put it in quotes"),
         ("sample.solver=eulr", "run.yaml: sample.solver: is \"eulr\", must be 'euler', 'midpoint' or 'heun'; "),
         ("stages.codec.batch=2", "run.yaml: stages.codec.steps: missing; add it or pass stages.codec.steps=VALUE"),

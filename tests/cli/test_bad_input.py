@@ -75,7 +75,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
         (["stages.prior.lr=fast"], ["stages.prior.lr", '"fast"', "a number"]),
         (["stages.prior.lr=.inf"], ["stages.prior.lr", "a finite number"]),
         (["stages.prior.lr=-1"], ["stages.prior.lr", "greater than 0"]),
-        (["stages.prior.steps=-5"], ["stages.prior.steps", "greater than 0"]),
+        (["stages.prior.steps=-5"], ["stages.prior.steps", "greater than or equal to 0"]),
         (["stages.prior.betas=[0.9,-1]"], ["stages.prior.betas", "-1"]),
         (["seed=-1"], ["seed", "greater than or equal to 0"]),
         (["data.length=-4"], ["data.length"]),

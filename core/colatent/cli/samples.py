@@ -53,9 +53,9 @@ def gathered(folder: Path, *, stream: str) -> Iterator[Path]:
 
     Refused before the work: a place that cannot be written, which must not cost the samples, and one that holds some.
     """
-    from colatent.checkpoint.storage import sync_folder, temporary_beside
+    from colatent.checkpoint.storage import make_folder, sync_folder, temporary_beside
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     for name in (RECORDS, f"{stream}-[0-9]*"):
         for found in folder.glob(name):
             raise UserError("is there already", where=str(found), do="name another folder with --out")

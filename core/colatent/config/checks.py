@@ -94,7 +94,7 @@ def _problem(model: type[BaseModel], values: Mapping[str, Any], details: ErrorDe
     if kind == "string_type" and isinstance(details["input"], int | float):
         return _Problem(key=key, what=_rule(details), do="put it in quotes")
     # A rule between several settings points at the mapping that holds them, which is no VALUE to pass.
-    single = path and not isinstance(details["input"], Mapping | BaseModel)
+    single = path and not (kind == "value_error" and isinstance(details["input"], Mapping | BaseModel))
     return _Problem(
         key=key, what=_rule(details), do=f"change it or pass {key}=VALUE" if single else "change one of them"
     )

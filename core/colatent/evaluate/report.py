@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any
 from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.manifest import MANIFEST
 from colatent.checkpoint.run import RunFolder
-from colatent.checkpoint.storage import atomic_write_text, hash_file
-from colatent.errors import UserError
+from colatent.checkpoint.storage import atomic_write_text, hash_file, make_folder
 from colatent.evaluate.curves import curves
 from colatent.evaluate.html import page
 from colatent.evaluate.page import MISSED, REACHED, Picture, Section, Table, Verbatim
@@ -68,11 +67,7 @@ def stored(folder: Path) -> Document | None:
 
 def judge(model: Model, subject: Subject, tasks: Mapping[str, Task], *, folder: Path, progress: Progress) -> Document:
     """Let each task judge, and write page and document into `folder`; returns the document."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written must not cost the samples
-    except OSError as error:
-        what = f"cannot be used as a folder: {error.strerror or error}"
-        raise UserError(what, where=str(folder), do="choose another --out") from error
+    make_folder(folder)
     verdicts, seconds = {}, {}
     for name, task in tasks.items():
         began = time.monotonic()

@@ -29,7 +29,7 @@ class StreamRows:
     noise_SC  z1; zero where the row is clean
     noisy_S   whether the row belongs to a noisy copy
     wanted_S  numbers of these rows: those whose velocity is asked for
-    weight_S  loss weight; 0 for clean, pinned and padding rows
+    weight_S  loss weight; 0 for clean and pinned rows, `flow.padding` for padding
     t_S       noise level, 0 for clean and pinned rows
     """
 

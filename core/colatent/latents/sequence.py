@@ -28,7 +28,7 @@ class Segment:
     generated      False: given, only looked at, without loss
     same_group     whether it shares the group of the segment before
     units          data units (tokens, ...) that its latents hold
-    weight_L       loss weight of each latent, 0 for padding
+    weight_L       loss weight of each latent: 1, and `flow.padding` for padding
     noise_LC       z1 of the noisy copy
     t_K            noise level of each block, 0 clean to 1 noise
     pinned_K       leading latents of each block that are given clean in the noisy copy (clean repaint)

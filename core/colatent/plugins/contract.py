@@ -48,7 +48,7 @@ class Encoded:
     logvar_LC      posterior log-variance in the same space, (L, C); None for a deterministic encoder
     block_lengths  latents per block (K,), sums to L
     positions_LA   float32, (L, A), counted from the item's own start
-    units_L        int64, (L,): data units in each latent; 0 marks padding, which is never part of a loss
+    units_L        int64, (L,): data units in each latent; 0 marks padding, which only `flow.padding` gives a weight
     """
 
     mean_LC: Tensor

@@ -52,6 +52,12 @@ def test_captions_come_from_files_folders_or_names(spoken: Path) -> None:
     assert named.sample(0, np.random.default_rng(0))["audio"].dtype == np.float32
 
 
+def test_capital_letters_are_read_and_hidden_files_are_not(spoken: Path) -> None:
+    (spoken / "yes" / "yes_0.wav").rename(spoken / "yes" / "yes_0.WAV")
+    (spoken / "no" / "._no_0.wav").write_bytes(b"what a file system left")
+    assert len(folder(spoken)) + len(folder(spoken, split="heldout")) == 10
+
+
 def test_names_decide_what_is_held_out(spoken: Path) -> None:
     train, heldout = (folder(spoken, split=split, heldout_name=r".*_[01]") for split in ("train", "heldout"))
     assert sorted(captions(heldout)) == ["no, take 0", "no, take 1", "yes, take 0", "yes, take 1"]

@@ -30,7 +30,7 @@ class AudioFolderConfig(Settings):
     sample_rate: PositiveInt = 8000
     """Samples a second of the items; that of the codec."""
     pattern: tuple[str, ...] = ("*.wav", "*.flac")
-    """Names of the files that are read."""
+    """Names of the files that are read, in small or capital letters; never those that begin with a dot."""
     captions: Literal["files", "folders", "names"] = "files"
     """Where captions are: in UTF-8 files of the same names that end in .txt, in the names of the folders, or in the
     recordings' own names, as `name` says."""
@@ -92,12 +92,15 @@ def _files(folder: Path, pattern: tuple[str, ...]) -> list[Path]:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "no such folder"
         raise UserError(what, where=str(folder), do="give a folder of WAV or FLAC files")
-    wanted = (file for file in folder.rglob("*") if any(fnmatch(file.name, glob) for glob in pattern))
-    files = sorted((file for file in wanted if file.is_file()), key=Path.as_posix)
+    files = [file for file in folder.rglob("*") if _matches(file.name, pattern) and file.is_file()]
     if len(files) < 2:
         what = f"{len(files)} files match {', '.join(pattern) or 'an empty pattern'}"
         raise UserError(what, where=str(folder), do="give two at least: one to train on, one to hold out")
-    return files
+    return sorted(files, key=Path.as_posix)
+
+
+def _matches(name: str, pattern: tuple[str, ...]) -> bool:
+    return not name.startswith(".") and any(fnmatch(name.lower(), glob.lower()) for glob in pattern)
 
 
 def _held_out(files: list[Path], config: AudioFolderConfig) -> set[Path]:
@@ -107,7 +110,7 @@ def _held_out(files: list[Path], config: AudioFolderConfig) -> set[Path]:
             what = f"{len(held)} of {len(files)} recordings match heldout_name {config.heldout_name!r}"
             raise UserError(what, where=config.path, do="let it match some of them and not all")
         return held
-    # By a number that hangs on the name: other files that come or go change nothing for this one's neighbours in rank.
+    # By a number that hangs on the name alone: files that come or go leave the order of the others as it is.
     root = Path(config.path)
     ranked = sorted(files, key=lambda file: generator("heldout", file.relative_to(root).as_posix()).random())
     return set(ranked[: max(1, round(len(files) * config.heldout))])

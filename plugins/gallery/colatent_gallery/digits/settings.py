@@ -21,8 +21,8 @@ class Material(Settings):
     """Share of the scans of each digit that is held out."""
     seed: NonNegativeInt = 0
     """Seed of the permutation that picks them."""
-    rate: int = Field(default=8000, ge=4000, le=192_000)
-    """Samples of a tone per second; the audio codec's must be the same."""
+    sample_rate: int = Field(default=8000, ge=4000, le=192_000)
+    """Samples a second of the tones; that of the audio codec."""
     seconds: tuple[Seconds, Seconds] = (0.12, 0.3)
     """Shortest and longest tone."""
     level: tuple[Loudness, Loudness] = (-20.0, 0.0)
@@ -42,7 +42,7 @@ class Material(Settings):
 
     def line(self) -> Line:
         """The telephone line of these settings."""
-        return Line(rate=self.rate, seconds=self.seconds, level=self.level, twist=self.twist, snr=self.snr)
+        return Line(rate=self.sample_rate, seconds=self.seconds, level=self.level, twist=self.twist, snr=self.snr)
 
 
 class DigitsConfig(Material):

@@ -83,7 +83,7 @@ class DigitsTask:
         return found
 
     def _judges(self) -> dict[Field, Judge]:
-        hear = partial(detect, rate=self.config.rate)
+        hear = partial(detect, rate=self.config.sample_rate)
         return {
             "text": lambda items: [read_digit(str(item)) for item in items],
             "image": lambda items: [*self._scans.read(_pictures(items))],

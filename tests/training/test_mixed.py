@@ -13,8 +13,8 @@ import yaml
 import colatent
 from colatent import Given
 from colatent.config import load
-from colatent.plugins.pluginset import load_plugins
 from colatent_image.codec import ImageCodec
+from colatent_image.config import ImageConfig
 from colatent_text.demo import config_path
 from plugins_for_tests.runs import changed, run
 
@@ -31,7 +31,7 @@ def written() -> dict[str, Any]:
 def material(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`pictures/NAME/*.png` and `books/*.txt` in the current directory."""
     monkeypatch.chdir(tmp_path)
-    (codec,) = [ImageCodec(load_plugins().codec_config("image")(bands=1, height=32, width=32, kind="patch"))]
+    codec = ImageCodec(ImageConfig(bands=1, height=32, width=32, kind="patch"))
     rng = np.random.default_rng(0)
     for name in ("light", "dark"):
         (tmp_path / "pictures" / name).mkdir(parents=True)

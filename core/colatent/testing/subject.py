@@ -106,11 +106,9 @@ class DatasetSubject:
         return self.found.dataset_config(self.info.name)
 
     def build(self) -> Any:
-        """The dataset at its default settings; a check that needs it is skipped where there are none for some."""
-        needed = [name for name, field in self.model.model_fields.items() if field.is_required()]
-        if needed:
-            raise SkippedError(f"cannot be built without {', '.join(needed)}")
-        return self.found.dataset_class(self.info.name)(self.model(), split="train")
+        """The dataset at its default settings."""
+        settings = at_defaults(self.model)
+        return self.found.dataset_class(self.info.name)(settings, split="train")
 
 
 @dataclass(kw_only=True)
@@ -126,11 +124,17 @@ class TaskSubject:
         return self.found.task_config(self.info.name)
 
     def build(self) -> Any:
-        """The task at its default settings; a check that needs it is skipped where there are none for some."""
-        needed = [name for name, field in self.model.model_fields.items() if field.is_required()]
-        if needed:
-            raise SkippedError(f"cannot be built without {', '.join(needed)}")
-        return self.found.task_class(self.info.name)(self.model())
+        """The task at its default settings."""
+        settings = at_defaults(self.model)
+        return self.found.task_class(self.info.name)(settings)
+
+
+def at_defaults(model: type[Any]) -> Any:
+    """Settings at their defaults; a check that needs them is skipped where some have none."""
+    needed = [name for name, field in model.model_fields.items() if field.is_required()]
+    if needed:
+        raise SkippedError(f"cannot be built without {', '.join(needed)}")
+    return model()
 
 
 def samples(found: PluginSet, info: DatasetInfo, count: int) -> list[Sample]:

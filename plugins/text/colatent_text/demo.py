@@ -62,7 +62,7 @@ def run_others(out: Path) -> None:
     from colatent.plugins import load_plugins
 
     for name, config in load_plugins().demos().items():
-        place = out.with_name(f"{out.name}-{name}")
+        place = out.parent / f"{out.resolve().name}-{name}"
         click.echo(f"\n{'going on with' if is_run_folder(place) else 'training'} the demonstration {name!r} in {place}")
         train_and_judge(load(config, [f"out={place}"]), resume=is_run_folder(place))
         click.echo(f"report  {place / 'report.html'}")

@@ -23,7 +23,7 @@ REGIMES_WITH = {
     "frozen_tail": ("detached",),
 }
 """Regimes in which a setting of `joint` does something; one that is not named does in all."""
-STAGES_WITH = {"kl": ("codec",), "losses": ("codec", "joint")}
+STAGES_WITH = {"kl": ("codec",), "losses": ("codec", "joint"), "optimiser": ("prior", "joint")}
 """Stages in which a setting of a stage does something; one that is not named does in all."""
 
 

@@ -154,6 +154,8 @@ class StageConfig(Settings):
     draw: Literal["sample", "step"] = "sample"
     """Whether each sample is drawn from the sources by their weights, or each step: then all its samples are of one
     source, and equally laid out."""
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    """muon: Muon for the matrices of the prior's layers, AdamW for all else. Both learn at `lr`."""
     lr: PositiveFloat = 1e-3
     warmup: NonNegativeInt = 100
     schedule: Literal["cosine", "constant"] = "cosine"

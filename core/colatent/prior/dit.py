@@ -45,6 +45,10 @@ class Branch(nn.Module):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
+    def hidden(self) -> tuple[Tensor, ...]:
+        """Its matrices that map hidden states to hidden states; modulation maps times."""
+        return tuple(part.weight for part in (self.qkv, self.attention_out, self.mlp_in, self.mlp_out))
+
     def to_qkv(self, x_ND: Tensor, shift_ND: Tensor, scale_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised queries and keys, and values; (N, H, D / H) each."""
         h_ND = modulate(x_ND, shift_ND, scale_ND, self.eps)
@@ -217,6 +221,11 @@ class Prior(nn.Module):
         shift_SD, scale_SD = context.look_up(context.modulation.exits[name], rows)
         h_SD = torch.addcmul(shift_SD, self.exit_norm[name](take(x_ND, rows)).to(shift_SD.dtype), 1 + scale_SD)
         return self.exit[name](h_SD)
+
+    def hidden(self) -> tuple[Tensor, ...]:
+        """The matrices of all layers that map hidden states to hidden states."""
+        branches = [layer.branch(name) for layer in self.layers for name in layer.names]  # type: ignore[operator,union-attr]
+        return tuple(weight for branch in branches for weight in branch.hidden())
 
     def new_cache(self, *, batch: int, window: int, block: int, expected: int | None = None) -> KVCache:
         """An empty cache for `batch` samples, `window` latents of history and blocks of at most `block` latents; see

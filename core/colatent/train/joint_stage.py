@@ -31,6 +31,7 @@ from colatent.latents.draws import torch_generator
 from colatent.latents.packing import pack
 from colatent.latents.posterior import entropy_term, reference_term
 from colatent.plugins.contract import Codec, TrainableCodec
+from colatent.prior.dit import Prior
 from colatent.train.codec_stage import LossWeights, measure_scale, merge, note, score
 from colatent.train.prepare import Run
 from colatent.train.prior_stage import (
@@ -63,7 +64,7 @@ class JointStage:
             if name not in self.trained:
                 codec.requires_grad_(False).eval()  # type: ignore[attr-defined]
         start = build_prior(run)
-        self.prior: nn.Module = start.prior
+        self.prior: Prior = start.prior
         self.codecs = nn.ModuleDict(self.trained)  # type: ignore[arg-type]
         self.parts = build_parts(self.prior, self.codecs, joint=self.joint, steps=config.steps)
         self.references = self._references() if self.joint.reference else {}
@@ -83,7 +84,7 @@ class JointStage:
         )
         sequences = join_sequences(encoded, flow=config.flow, detached=self.joint.regime == "detached")
         self.window = max(self.window, *(longest_history(sequence) for sequence in sequences))
-        losses = flow_losses(self.prior, pack(sequences).to(self.run.device))  # type: ignore[arg-type]
+        losses = flow_losses(self.prior, pack(sequences).to(self.run.device))
         # Where the codec has its turn and none of its items is in the batch, there is nothing to learn, and no error.
         total = self.joint.flow * total_loss(losses, config.flow.weights) + torch.zeros((), requires_grad=True)
         terms = {f"{name}/flow": value for name, value in losses.items()}
@@ -170,10 +171,11 @@ def trained_codecs(run: Run) -> dict[str, Codec]:
     return {name: codec for name, codec in run.codecs.items() if isinstance(codec, TrainableCodec)}
 
 
-def build_parts(prior: nn.Module, codecs: nn.ModuleDict, *, joint: JointConfig, steps: int) -> dict[str, Part]:
+def build_parts(prior: Prior, codecs: nn.ModuleDict, *, joint: JointConfig, steps: int) -> dict[str, Part]:
     """Which of prior and codecs moves at which step, and how fast."""
     by_turns = joint.regime == "interval"
-    parts = {"prior": Part(module=prior, moves=_turn(joint.interval, first=False) if by_turns else always)}
+    moves = _turn(joint.interval, first=False) if by_turns else always
+    parts = {"prior": Part(module=prior, moves=moves, hidden=prior.hidden())}
     if len(codecs):
         parts["codec"] = Part(
             module=codecs,

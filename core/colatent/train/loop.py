@@ -29,9 +29,9 @@ from colatent.train.board import Board
 from colatent.train.interrupts import Interrupts
 from colatent.train.optimiser import (
     MovingAverage,
-    build_optimiser,
+    build_optimisers,
     learning_rate,
-    load_optimiser,
+    load_optimisers,
     optimiser_tensors,
 )
 from colatent.train.progress import Reporter
@@ -60,8 +60,7 @@ class Trainer:
         found = {name: [p for p in part.module.parameters() if p.requires_grad] for name, part in stage.parts.items()}
         self.parameters = {name: parameters for name, parameters in found.items() if parameters}
         self.parts = {name: stage.parts[name] for name in self.parameters}
-        rates = {name: part.rate for name, part in self.parts.items()}
-        self.optimiser = build_optimiser(self.parameters, config, rates=rates) if self.parameters else None
+        self.optimisers = build_optimisers(self.parts, config)
         averaged = self.parts if config.ema else {}
         self.averages = {name: MovingAverage(part.module, decay=config.ema) for name, part in averaged.items()}
         self.settled: set[str] = set()
@@ -98,20 +97,21 @@ class Trainer:
                 interrupts.stop(self.folder.path)
 
     def _train_step(self) -> dict[str, float]:
-        assert self.optimiser is not None
         start, drawn = time.perf_counter(), self.mixture.take(self.config.batch)
         rate = learning_rate(self.config, self.step)
-        for group in self.optimiser.param_groups:
+        for group in (group for optimiser in self.optimisers.values() for group in optimiser.param_groups):
             group["lr"] = rate * group["rate"]
         moving = self._set_moving()
         with self._precision():
             loss, parts, units = self.stage.loss(drawn, self.step)
-        self.optimiser.zero_grad(set_to_none=True)
+        for optimiser in self.optimisers.values():
+            optimiser.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [parameter for some in self.parameters.values() for parameter in some]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
         self._check_finite(float(loss.detach()), norm, drawn, parts)
-        self.optimiser.step()
+        for optimiser in self.optimisers.values():
+            optimiser.step()
         for name in moving & self.averages.keys():
             self.averages[name].update(self.parts[name].module)
         self.step += 1
@@ -200,8 +200,7 @@ class Trainer:
         with self._averaged(name for name, part in self.parts.items() if part.settles) as raw:
             contents = self.stage.contents()
             tensors: dict[str, Any] = {**raw, **contents.get("tensors", {})}
-            if self.optimiser is not None:
-                tensors["optimiser"] = optimiser_tensors(self.optimiser)
+            tensors["optimiser"] = optimiser_tensors(self.optimisers)
             tensors |= {f"{name}.ema": average.shadow for name, average in self.averages.items()}
             write_checkpoint(
                 folder,
@@ -225,8 +224,8 @@ class Trainer:
         where, state = str(checkpoint.path), checkpoint.document("state")
         for name, part in self.parts.items():
             load_weights(part.module, checkpoint.tensors(name), where=where)
-        if self.optimiser is not None:
-            load_optimiser(self.optimiser, checkpoint.tensors("optimiser"))
+        if self.optimisers:
+            load_optimisers(self.optimisers, checkpoint.tensors("optimiser"))
         for name, average in self.averages.items():
             average.load(checkpoint.tensors(f"{name}.ema"), state["ema_updates"][name])
         self.stage.go_on(checkpoint)

@@ -1,34 +1,43 @@
-"""AdamW, learning-rate schedules and the exponential moving average, each in its plainest form."""
+"""AdamW and Muon, learning-rate schedules and the exponential moving average, each in its plainest form."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from colatent.config.schema import StageConfig
+from colatent.train.stage import Part
+
+_PREFIX = {"adamw": "", "muon": "muon."}
 
 
-def build_optimiser(
-    parameters: Mapping[str, Iterable[nn.Parameter]], config: StageConfig, *, rates: Mapping[str, float]
-) -> torch.optim.AdamW:
-    """AdamW with decay on matrices only: gains, biases and single vectors have nothing to be decayed to.
+def build_optimisers(parts: Mapping[str, Part], config: StageConfig) -> dict[str, torch.optim.Optimizer]:
+    """The optimisers of a stage by name: `adamw`, and `muon` for what parts call hidden where the config asks for it.
 
-    parameters  those of each part of the stage
-    rates       each part's learning rate over the stage's, kept as "rate" in its parameter groups
+    Decay is on matrices only: gains, biases and single vectors have nothing to be decayed to. A part's learning rate
+    over the stage's is kept as "rate" in its parameter groups.
     """
-    groups: list[dict[str, Any]] = []
-    for name, some in parameters.items():
-        some = list(some)
-        decayed, plain = ([one for one in some if (one.ndim > 1) == matrix] for matrix in (True, False))
-        groups.append({"params": decayed, "weight_decay": config.weight_decay, "rate": rates[name]})
-        groups.append({"params": plain, "weight_decay": 0.0, "rate": rates[name]})
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]], lr=config.lr, betas=config.betas, fused=True
-    )
+    groups: dict[str, list[dict[str, Any]]] = {"adamw": [], "muon": []}
+    for part in parts.values():
+        hidden = {id(one) for one in part.hidden} if config.optimiser == "muon" else set()
+        trained = [one for one in part.module.parameters() if one.requires_grad]
+        rest = [one for one in trained if id(one) not in hidden]
+        decayed, plain = ([one for one in rest if (one.ndim > 1) == matrix] for matrix in (True, False))
+        decay = {"weight_decay": config.weight_decay, "rate": part.rate}
+        groups["adamw"].append({"params": decayed, **decay})
+        groups["adamw"].append({"params": plain, **decay, "weight_decay": 0.0})
+        groups["muon"].append({"params": [one for one in trained if id(one) in hidden], **decay})
+    adamw, muon = ([group for group in some if group["params"]] for some in groups.values())
+    found: dict[str, torch.optim.Optimizer] = {}
+    if adamw:
+        found["adamw"] = torch.optim.AdamW(adamw, lr=config.lr, betas=config.betas, fused=True)
+    if muon:  # its updates are given the size of AdamW's, so that one learning rate serves both
+        found["muon"] = torch.optim.Muon(muon, lr=config.lr, adjust_lr_fn="match_rms_adamw")
+    return found
 
 
 def learning_rate(config: StageConfig, step: int) -> float:
@@ -41,19 +50,25 @@ def learning_rate(config: StageConfig, step: int) -> float:
     return config.min_lr + 0.5 * (config.lr - config.min_lr) * (1 + math.cos(math.pi * progress))
 
 
-def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state, flat: "3.exp_avg" is the running mean of parameter 3."""
-    state = optimiser.state_dict()["state"]
-    return {f"{number}.{key}": value for number, entry in state.items() for key, value in entry.items()}
+def optimiser_tensors(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[str, Tensor]:
+    """Their state, flat: "3.exp_avg" is AdamW's running mean of its parameter 3, "muon.3.momentum_buffer" Muon's."""
+    found: dict[str, Tensor] = {}
+    for name, optimiser in optimisers.items():
+        for number, entry in optimiser.state_dict()["state"].items():
+            found |= {f"{_PREFIX[name]}{number}.{key}": value for key, value in entry.items()}
+    return found
 
 
-def load_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def load_optimisers(optimisers: Mapping[str, torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """Take up the state that `optimiser_tensors` gave."""
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        number, key = name.split(".", 1)
-        state.setdefault(int(number), {})[key] = value
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimisers}
+    for place, value in tensors.items():
+        name = "muon" if place.startswith(_PREFIX["muon"]) else "adamw"
+        number, key = place.removeprefix(_PREFIX[name]).split(".", 1)
+        states[name].setdefault(int(number), {})[key] = value
+    for name, optimiser in optimisers.items():
+        groups = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": states[name], "param_groups": groups})
 
 
 class MovingAverage:

@@ -48,13 +48,13 @@ class PriorStage:
         for codec in run.codecs.values():
             codec.requires_grad_(False).eval()  # type: ignore[attr-defined]
         start = build_prior(run)
-        self.module: nn.Module = start.prior
+        self.module: Prior = start.prior
         self.window = start.window
 
     @property
     def parts(self) -> dict[str, Part]:
         """The prior alone."""
-        return {"prior": Part(module=self.module)}
+        return {"prior": Part(module=self.module, hidden=self.module.hidden())}
 
     def loss(self, drawn: Sequence[Drawn], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted flow loss, its parts by stream, and the number of data units (tokens, ...) that are generated."""
@@ -67,7 +67,7 @@ class PriorStage:
             seed=config.seed,
         )
         self.window = max(self.window, *(longest_history(sequence) for sequence in sequences))
-        losses = flow_losses(self.module, pack(sequences).to(self.run.device))  # type: ignore[arg-type]
+        losses = flow_losses(self.module, pack(sequences).to(self.run.device))
         parts = {f"{name}/flow": float(value.detach()) for name, value in losses.items()}
         return total_loss(losses, config.flow.weights), parts, generated_units(sequences)
 

@@ -37,6 +37,7 @@ def _fixed(config: RunConfig) -> Iterator[tuple[str, Any]]:
         yield f"stages.{name}.kl", stage.kl
         yield f"stages.{name}.losses", stage.losses
         yield f"stages.{name}.draw", stage.draw
+        yield f"stages.{name}.optimiser", stage.optimiser  # its moments are not the other's
         yield f"stages.{name}.ema > 0", stage.ema > 0  # an average cannot begin in the middle
     if config.joint.regime == "detached":  # the frozen tail is a share of the steps: it would begin elsewhere
         yield "stages.joint.steps", config.stages["joint"].steps

@@ -30,6 +30,7 @@ class Part:
     settles  whether they end as their average, and are so in what a checkpoint offers for use
     moves    whether they train at a step, counted from 0
     until    the step from which on they stand still, as their average; None: they train to the end
+    hidden   those of them that Muon is for: matrices between hidden layers
     """
 
     module: nn.Module
@@ -37,6 +38,7 @@ class Part:
     settles: bool = False
     moves: Callable[[int], bool] = always
     until: int | None = None
+    hidden: Sequence[Tensor] = ()
 
     def trains(self, step: int) -> bool:
         """Whether the weights move at this step."""

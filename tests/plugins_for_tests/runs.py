@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import copy
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from colatent.checkpoint.folder import Checkpoint, newest, read_checkpoint
 from colatent.config import load
+from colatent.data.mixture import Drawn
 from colatent.plugins import PluginSet
 from colatent.train.progress import Reporter
 from colatent.train.run import train
+from colatent.train.stage import Stage, add_up
 
 TEXT: dict[str, Any] = {
     "name": "words",
@@ -69,6 +73,20 @@ def run(
     config.write_text(yaml.safe_dump(tree, sort_keys=False))
     loaded = load(config, [f"out={folder}", *overrides])
     return train(loaded, resume=resume, plugins=plugins, reporter=reporter or Reporter(quiet=True))
+
+
+def loss_of(
+    stage: Stage, drawn: Sequence[Drawn], step: int, *, passes: int = 1
+) -> tuple[Tensor, dict[str, float], int]:
+    """Loss, parts and units of one step over these samples, computed in so many passes."""
+    total, parts, units = torch.zeros(()), Counter[str](), 0
+    prepared = [stage.prepare(drawn[number::passes], step, alone=passes == 1) for number in range(passes)]
+    counts = add_up(one.counts for one in prepared)
+    for one in prepared:
+        loss, its_parts, its_units = stage.loss(one, counts, step)
+        total, units = total + loss, units + its_units
+        parts.update(its_parts)
+    return total, dict(parts), units
 
 
 def last(folder: Path, stage: str) -> Checkpoint:

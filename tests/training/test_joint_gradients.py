@@ -15,6 +15,7 @@ from colatent.train.sequences import encode_streams, join_sequences
 from plugins_for_tests import grid_codec
 from plugins_for_tests.grid_codec import GridCodec
 from plugins_for_tests.joint_runs import REGIMES, FrozenGrid, stage_of, tree_of
+from plugins_for_tests.runs import loss_of
 from reference import ReferencePrior, latent_gradients
 
 
@@ -36,7 +37,7 @@ def gradients(stage: JointStage, step: int = 0) -> dict[str, Tensor]:
         part.module.requires_grad_(part.trains(step))
     for one in named.values():
         one.grad = None
-    stage.loss(drawn_for(stage), step)[0].backward()
+    loss_of(stage, drawn_for(stage), step)[0].backward()
     return {name: torch.zeros_like(one) if one.grad is None else one.grad for name, one in named.items()}
 
 
@@ -154,7 +155,7 @@ def test_a_deterministic_encoder_has_a_squared_distance_and_no_entropy(
         stage.run.codecs["grid"].encoder.bias[0] += 0.3  # type: ignore[attr-defined]
     found = gradients(stage)["grid.encoder.bias"]
     torch.testing.assert_close(found, torch.tensor([0.15, 0, 0, 0, 0, 0]), atol=1e-6, rtol=0)
-    terms = stage.loss(drawn_for(stage), 0)[1]
+    terms = loss_of(stage, drawn_for(stage), 0)[1]
     assert terms["grid/reference"] == pytest.approx(0.5 * 0.3**2, rel=1e-5)
     assert "text/log_q" in terms
     assert "grid/log_q" not in terms
@@ -164,7 +165,7 @@ def test_a_fixed_log_snr_makes_the_entropy_constant(tmp_path: Path) -> None:
     tree = only("joint", vae=0.0, reference=0.5)
     tree["streams"]["text"]["config"]["log_snr"] = 3.0
     stage = stage_of(tree, tmp_path)
-    terms = stage.loss(drawn_for(stage), 0)[1]
+    terms = loss_of(stage, drawn_for(stage), 0)[1]
     channels = 8
     assert terms["text/log_q"] == pytest.approx(-0.5 * channels * (1 + 1.8378770664 - 3.0), rel=1e-5)
     found = gradients(stage)
@@ -212,7 +213,7 @@ def test_a_codec_in_its_turn_without_items_learns_nothing(tmp_path: Path, monkey
     stage.prior.requires_grad_(False)
     drawn = [one for one in drawn_for(stage, 40) if one.source == "alone"][:3]
     assert len(drawn) == 3
-    loss, terms, _ = stage.loss(drawn, 0)
+    loss, terms, _ = loss_of(stage, drawn, 0)
     loss.backward()
     assert terms.keys() == {"grid/flow"}
     assert all(one.grad is None for _, one in as_module(stage.run.codecs["text"]))

@@ -21,7 +21,7 @@ from colatent.train.prior_stage import FIXED_TIMES, PriorStage
 from colatent.train.sequences import at_time, build_sequences
 from colatent_text.codec import TextCodec
 from plugins_for_tests.grid import plugins_with_grid
-from plugins_for_tests.runs import TEXT, changed
+from plugins_for_tests.runs import TEXT, changed, loss_of
 from plugins_for_tests.runs import run as train_run
 
 Build = Callable[..., Run]
@@ -53,9 +53,9 @@ def test_both_stages_count_data_units(build: Build) -> None:
     assert text < latents
     grid_units = sum(int(r.units_L.sum()) for r in run.codecs["grid"].encode(run.items(drawn, "grid")))
     assert grid_units == pixels
-    assert PriorStage(run, run.config.stages["prior"]).loss(drawn, 0)[2] == text + pixels
+    assert loss_of(PriorStage(run, run.config.stages["prior"]), drawn, 0)[2] == text + pixels
     fresh = build(tree)
-    assert CodecStage(fresh, fresh.config.stages["codec"]).loss(drawn, 0)[2] == text + pixels
+    assert loss_of(CodecStage(fresh, fresh.config.stages["codec"]), drawn, 0)[2] == text + pixels
 
 
 def test_a_batch_without_items_of_the_stream_under_training(build: Build) -> None:
@@ -63,7 +63,7 @@ def test_a_batch_without_items_of_the_stream_under_training(build: Build) -> Non
     stage = CodecStage(run, run.config.stages["codec"])
     drawn = [one for one in run.sources.mixture(seed=0).take(20) if one.source == "counting"][:3]
     assert len(drawn) == 3
-    loss, parts, units = stage.loss(drawn, 0)
+    loss, parts, units = loss_of(stage, drawn, 0)
     loss.backward()
     assert (float(loss.detach()), parts, units) == (0.0, {}, 0)
 
@@ -119,5 +119,5 @@ def test_an_item_is_tokenised_once_a_step(build: Build, monkeypatch: pytest.Monk
     tokenizer = type(run.codecs["text"].tokenizer)  # type: ignore[attr-defined]
     encode = tokenizer.encode
     monkeypatch.setattr(tokenizer, "encode", lambda self, text: seen.append(text) or encode(self, text))
-    stage.loss(run.sources.mixture(seed=0).take(4), 0)
+    loss_of(stage, run.sources.mixture(seed=0).take(4), 0)
     assert len(seen) == 4

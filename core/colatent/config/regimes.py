@@ -49,6 +49,8 @@ def check_stages(stages: Mapping[Any, Any], joint: Any) -> None:
     for name, stage in stages.items():
         if name != "codec" and not stage.steps:
             raise ValueError(f"stages.{name}.steps is 0, it must be greater than 0: only stage codec may have none")
+        if stage.accumulate > stage.batch:
+            raise ValueError(f"stages.{name}.accumulate is {stage.accumulate}, more than its batch ({stage.batch})")
         for key in changed(stage):
             if name not in STAGES_WITH.get(key, (name,)):
                 raise ValueError(f"stages.{name}.{key} has no effect in stage {name}: take it out")

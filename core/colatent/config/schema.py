@@ -151,6 +151,8 @@ class StageConfig(Settings):
     """Stage codec may have 0 of them: where all codecs are frozen, it only measures their scale."""
     batch: PositiveInt = 16
     """Sequences (stage codec: samples) per step."""
+    accumulate: PositiveInt = 1
+    """Passes in which the batch is computed. More of them need less memory, and give the same gradient."""
     draw: Literal["sample", "step"] = "sample"
     """Whether each sample is drawn from the sources by their weights, or each step: then all its samples are of one
     source, and equally laid out."""

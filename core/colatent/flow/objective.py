@@ -88,10 +88,21 @@ def velocity_errors(prior: VelocityNetwork, batch: PackedBatch) -> dict[str, tup
     return errors
 
 
-def flow_losses(prior: VelocityNetwork, batch: PackedBatch) -> dict[str, Tensor]:
-    """Mean squared error of velocity per stream, over the rows that count."""
+def flow_counts(batch: PackedBatch) -> dict[str, Tensor]:
+    """Over how many rows the loss of each generated stream is a mean: the sum of their weights."""
+    return {name: rows.weight_S.sum() for name, rows in batch.streams.items() if len(rows.wanted_S)}
+
+
+def flow_losses(
+    prior: VelocityNetwork, batch: PackedBatch, counts: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Mean squared error of velocity per stream, over the rows that count.
+
+    counts  `flow_counts` of all the batches that make up a step, where this is one of them: its share is given
+    """
+    counts = flow_counts(batch) if counts is None else counts
     return {
-        name: (error_S * weight_S).sum() / weight_S.sum().clamp(min=1e-9)
+        name: (error_S * weight_S).sum() / counts[name].clamp(min=1e-9)
         for name, (error_S, weight_S) in velocity_errors(prior, batch).items()
     }
 

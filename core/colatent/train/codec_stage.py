@@ -23,7 +23,7 @@ from colatent.errors import UserError
 from colatent.latents.draws import Name, normal, torch_generator
 from colatent.plugins.contract import Codec, Encoded, Item, Latents, TrainableCodec
 from colatent.train.prepare import Run
-from colatent.train.stage import Part
+from colatent.train.stage import Part, Prepared
 
 SCALE_SAMPLES = 256
 """Training samples over which the scale of the latents is measured."""
@@ -60,26 +60,41 @@ class CodecStage:
         """All codecs as one."""
         return {"codec": Part(module=self.module, settles=True)}
 
-    def loss(self, drawn: Sequence[Drawn], step: int) -> tuple[Tensor, dict[str, float], int]:
+    def prepare(self, drawn: Sequence[Drawn], step: int, *, alone: bool) -> Prepared:
+        """The samples of every stream that has some in this batch."""
+        found = {name: self.run.having(drawn, name) for name in self.trained}
+        batch = {name: held for name, held in found.items() if held}
+        return Prepared(
+            batch=batch,
+            counts={name: torch.ones(()) if alone else self._units(held, name) for name, held in batch.items()},
+        )
+
+    @torch.no_grad()
+    def _units(self, held: Sequence[Drawn], stream: str) -> Tensor:
+        """Data units of the items of a stream. Only encoding them tells."""
+        records = self.trained[stream].codec.encode(self.run.items(held, stream))
+        return torch.tensor(sum(float(record.units_L.sum()) for record in records))
+
+    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted loss, its parts by name, and the number of data units."""
         # A batch may hold no item of a stream that is trained: then there is nothing to learn from it, and no error.
         total, parts, units = torch.zeros((), device=self.run.device, requires_grad=True), {}, 0
-        for name, stream in self.trained.items():
-            items = self.run.items(drawn, name)
-            if not items:
-                continue
-            names = (self.run.config.seed, "codec", name, step)
+        for name, held in prepared.batch.items():
+            stream, items = self.trained[name], self.run.items(held, name)
+            share = float(prepared.counts[name] / counts[name])
+            names = (self.run.config.seed, "codec", name, step, held[0].key)  # of this pass
+            noise = [(*names[:3], one.epoch, one.key) for one in held]
             records = stream.codec.encode(items, generator=torch_generator(*names, "encode"))
             assert isinstance(stream.codec, TrainableCodec)
-            losses = stream.codec.losses(items, draw(records, names), generator=torch_generator(*names, "losses"))
+            losses = stream.codec.losses(items, draw(records, noise), generator=torch_generator(*names, "losses"))
             weights = self._weights.of(name, losses)
             for key, value in losses.items():
-                total = total + weights[key] * value
-                parts[f"{name}/{key}"] = value
+                total = total + share * weights[key] * value
+                parts[f"{name}/{key}"] = share * value
             if records[0].logvar_LC is not None:
                 kl = posterior_kl(records)
-                total = total + self.config.kl * kl
-                parts[f"{name}/kl"] = kl
+                total = total + share * self.config.kl * kl
+                parts[f"{name}/kl"] = share * kl
             units += sum(int(record.units_L.sum()) for record in records)
         return total, {key: float(value.detach()) for key, value in parts.items()}, units
 
@@ -162,17 +177,22 @@ def score(run: Run, stream: Stream, *, batch: int) -> float:
     for drawn in run.sources.held(SCORE_SAMPLES // len(run.sources.heldout), seed=0).values():
         for number, some in enumerate(batches(run.items(drawn, stream.name), batch)):
             names = (run.config.seed, "score", stream.name)
-            latents = draw(stream.codec.encode(some), names, first=number * batch)
+            latents = draw(stream.codec.encode(some), numbered(names, len(some), first=number * batch))
             good, total = stream.codec.reconstruction_score(some, latents)  # type: ignore[attr-defined]
             right, count = right + good, count + total
     return right / max(1, count)
 
 
-def draw(records: Sequence[Encoded], names: Sequence[Name], *, first: int = 0) -> list[Latents]:
-    """One posterior sample per record; they are numbered from `first`."""
+def numbered(names: Sequence[Name], count: int, *, first: int = 0) -> list[tuple[Name, ...]]:
+    """Names of so many draws, numbered from `first`."""
+    return [(*names, number) for number in range(first, first + count)]
+
+
+def draw(records: Sequence[Encoded], names: Sequence[Sequence[Name]]) -> list[Latents]:
+    """One posterior sample per record, each by names of its own."""
     return [
-        record.sample(normal(record.mean_LC.shape, *names, "posterior", number).to(record.mean_LC.device))
-        for number, record in enumerate(records, start=first)
+        record.sample(normal(record.mean_LC.shape, *some, "posterior").to(record.mean_LC.device))
+        for record, some in zip(records, names, strict=True)
     ]
 
 
@@ -190,7 +210,7 @@ def latent_statistics(codec: Codec, items: Sequence[Item], names: Sequence[Name]
     drawn = []
     for number, some in enumerate(batches(items, 32)):
         records = codec.encode(some)
-        for record, latents in zip(records, draw(records, (*names, number)), strict=True):
+        for record, latents in zip(records, draw(records, numbered((*names, number), len(some))), strict=True):
             drawn.append(latents.z_LC[(record.units_L > 0).to(latents.z_LC.device)].float().cpu())
     z_NC = torch.cat(drawn)
     return z_NC.mean(0), z_NC.std(0)

@@ -13,7 +13,7 @@ latents away from the prior that was trained on them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from colatent.config.regimes import CODEC_TRAINS
 from colatent.config.schema import JointConfig, PriorConfig, StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
-from colatent.flow.objective import flow_losses, total_loss
+from colatent.flow.objective import flow_counts, flow_losses, total_loss
 from colatent.latents.draws import torch_generator
 from colatent.latents.packing import pack
 from colatent.latents.posterior import entropy_term, reference_term
@@ -46,7 +46,7 @@ from colatent.train.prior_stage import (
     score_prior,
 )
 from colatent.train.sequences import EncodedItems, encode_streams, join_sequences
-from colatent.train.stage import Part, always
+from colatent.train.stage import Part, Prepared, always
 
 
 class JointStage:
@@ -71,33 +71,46 @@ class JointStage:
         self._weights = LossWeights(config.losses, stage=self.name, streams=self.trained)
         self.window, self.ended = start.window, False
 
-    def loss(self, drawn: Sequence[Drawn], step: int) -> tuple[Tensor, dict[str, float], int]:
-        """Weighted loss of the parts that move, its terms by name, and the number of data units to generate."""
-        config, codec_moves = self.run.config, "codec" in self.parts and self.parts["codec"].trains(step)
+    def prepare(self, drawn: Sequence[Drawn], step: int, *, alone: bool) -> Prepared:
+        """The items with their latents, which carry their gradient where the codec moves, and the packed batch."""
+        config, codec_moves = self.run.config, self._codec_moves(step)
         encoded = encode_streams(
             drawn,
             streams=self.run.streams,
             segments=self.run.sources.segments,
             seed=config.seed,
             trained=self.trained if codec_moves else (),
-            randomness=lambda name: torch_generator(config.seed, self.name, name, step, "encode"),
+            randomness=lambda name: torch_generator(config.seed, self.name, name, step, drawn[0].key, "encode"),
         )
         sequences = join_sequences(encoded, flow=config.flow, detached=self.joint.regime == "detached")
         self.window = max(self.window, *(longest_history(sequence) for sequence in sequences))
-        losses = flow_losses(self.prior, pack(sequences).to(self.run.device))
+        batch = pack(sequences).to(self.run.device)
+        counts = {f"{name}/flow": count for name, count in flow_counts(batch).items()}
+        counts |= {name: _units(some) for name, some in encoded.items()}
+        return Prepared(batch=(batch, encoded, generated_units(sequences)), counts=counts)
+
+    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
+        """Weighted loss of the parts that move, its terms by name, and the number of data units to generate."""
+        (batch, encoded, units), weights = prepared.batch, self.run.config.flow.weights
+        rows = {name.removesuffix("/flow"): count for name, count in counts.items() if name.endswith("/flow")}
+        losses = flow_losses(self.prior, batch, rows)
         # Where the codec has its turn and none of its items is in the batch, there is nothing to learn, and no error.
-        total = self.joint.flow * total_loss(losses, config.flow.weights) + torch.zeros((), requires_grad=True)
+        total = self.joint.flow * total_loss(losses, weights) + torch.zeros((), requires_grad=True)
         terms = {f"{name}/flow": value for name, value in losses.items()}
-        for name in (name for name in self.trained if codec_moves and name in encoded):
+        for name in (name for name in self.trained if self._codec_moves(step) and name in encoded):
             value, found = self._codec_loss(encoded[name], step)
-            total, terms = total + value, terms | found
-        return total, {key: float(value.detach()) for key, value in terms.items()}, generated_units(sequences)
+            share = float(_units(encoded[name]) / counts[name])
+            total, terms = total + share * value, terms | {key: share * one for key, one in found.items()}
+        return total, {key: float(value.detach()) for key, value in terms.items()}, units
+
+    def _codec_moves(self, step: int) -> bool:
+        return "codec" in self.parts and self.parts["codec"].trains(step)
 
     def _codec_loss(self, some: EncodedItems, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted terms of one codec that are not the flow loss, and each by itself."""
         name, codec, joint = some.stream.name, some.stream.codec, self.joint
         assert isinstance(codec, TrainableCodec)
-        randomness = torch_generator(self.run.config.seed, self.name, name, step, "losses")
+        randomness = torch_generator(self.run.config.seed, self.name, step, *some.places[0].names, "losses")
         losses = codec.losses(some.items, some.latents, generator=randomness)
         weights = self._weights.of(name, losses)
         terms = {f"{name}/{key}": (joint.vae * weights[key], value) for key, value in losses.items()}
@@ -162,6 +175,11 @@ class JointStage:
             check_scale(name, known["std"])
         except UserError as error:
             warnings.warn(f"{error.where}: {error.what}; other priors will refuse this codec", stacklevel=1)
+
+
+def _units(some: EncodedItems) -> Tensor:
+    """Data units of one stream's items."""
+    return torch.tensor(sum(float(record.units_L.sum()) for record in some.records))
 
 
 def trained_codecs(run: Run) -> dict[str, Codec]:

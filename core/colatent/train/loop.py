@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
@@ -35,7 +36,7 @@ from colatent.train.optimiser import (
     optimiser_tensors,
 )
 from colatent.train.progress import Reporter
-from colatent.train.stage import Stage
+from colatent.train.stage import Stage, add_up
 from colatent.train.versions import versions
 
 Weights = dict[str, Tensor]
@@ -102,14 +103,12 @@ class Trainer:
         for group in (group for optimiser in self.optimisers.values() for group in optimiser.param_groups):
             group["lr"] = rate * group["rate"]
         moving = self._set_moving()
-        with self._precision():
-            loss, parts, units = self.stage.loss(drawn, self.step)
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss, parts, units = self._passes(drawn)
         parameters = [parameter for some in self.parameters.values() for parameter in some]
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
-        self._check_finite(float(loss.detach()), norm, drawn, parts)
+        self._check_finite(loss, norm, drawn, parts)
         for optimiser in self.optimisers.values():
             optimiser.step()
         for name in moving & self.averages.keys():
@@ -117,7 +116,7 @@ class Trainer:
         self.step += 1
         seconds = time.perf_counter() - start
         record = {
-            "loss": float(loss.detach()),
+            "loss": loss,
             **parts,
             "lr": rate,
             "grad_norm": norm,
@@ -127,6 +126,22 @@ class Trainer:
             self.folder.log({"stage": self.stage.name, "step": self.step, **record})
             self.board.scalars(self.step, record, under="train/")
         return record
+
+    def _passes(self, drawn: Sequence[Drawn]) -> tuple[float, dict[str, float], int]:
+        """Gradients of the loss of these samples, in `accumulate` passes; the loss, its parts and the data units."""
+        size = math.ceil(len(drawn) / self.config.accumulate)
+        some = [drawn[start : start + size] for start in range(0, len(drawn), size)]
+        with self._precision():
+            prepared = [self.stage.prepare(one, self.step, alone=len(some) == 1) for one in some]
+        total, parts, units = 0.0, Counter[str](), 0
+        counts = add_up(one.counts for one in prepared)
+        for one in prepared:
+            with self._precision():
+                loss, its_parts, its_units = self.stage.loss(one, counts, self.step)
+            loss.backward()
+            total, units = total + float(loss.detach()), units + its_units
+            parts.update(its_parts)
+        return total, dict(parts), units
 
     def _set_moving(self) -> set[str]:
         """Let the parts that train at this step train, and no others; gives their names."""

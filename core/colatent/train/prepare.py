@@ -47,10 +47,13 @@ class Run:
             for name, codec in self.codecs.items()
         }
 
+    def having(self, drawn: Iterable[Drawn], stream: str) -> list[Drawn]:
+        """The samples that have an item of this stream."""
+        return [one for one in drawn if stream in self.sources.streams_of(one.source)]
+
     def items(self, drawn: Iterable[Drawn], stream: str) -> list[Item]:
         """The items of one stream among samples, no longer than its training length where its codec can cut."""
-        held = [one for one in drawn if stream in self.sources.streams_of(one.source)]
-        return cut_items(self.streams[stream], held)
+        return cut_items(self.streams[stream], self.having(drawn, stream))
 
     def adopt(self, stream: str, codec: Codec, facts: CodecFacts) -> None:
         """Use this codec for a stream, on the run's device."""

@@ -21,7 +21,7 @@ from colatent.config.checks import check_unchanged, validate
 from colatent.config.schema import PriorConfig, StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
-from colatent.flow.objective import flow_losses, total_loss, velocity_errors
+from colatent.flow.objective import flow_counts, flow_losses, total_loss, velocity_errors
 from colatent.latents.draws import digest
 from colatent.latents.packing import pack
 from colatent.latents.posterior import SCALE_RANGE, overall_std
@@ -30,7 +30,7 @@ from colatent.prior.dit import Prior
 from colatent.train.codec_stage import merge
 from colatent.train.prepare import Run
 from colatent.train.sequences import at_time, build_sequences
-from colatent.train.stage import Part
+from colatent.train.stage import Part, Prepared
 
 FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
 EVAL_SAMPLES = 32
@@ -56,8 +56,8 @@ class PriorStage:
         """The prior alone."""
         return {"prior": Part(module=self.module, hidden=self.module.hidden())}
 
-    def loss(self, drawn: Sequence[Drawn], step: int) -> tuple[Tensor, dict[str, float], int]:
-        """Weighted flow loss, its parts by stream, and the number of data units (tokens, ...) that are generated."""
+    def prepare(self, drawn: Sequence[Drawn], step: int, *, alone: bool) -> Prepared:
+        """The packed batch, and the number of data units (tokens, ...) that are generated."""
         config = self.run.config
         sequences = build_sequences(
             drawn,
@@ -67,9 +67,15 @@ class PriorStage:
             seed=config.seed,
         )
         self.window = max(self.window, *(longest_history(sequence) for sequence in sequences))
-        losses = flow_losses(self.module, pack(sequences).to(self.run.device))
+        batch = pack(sequences).to(self.run.device)
+        return Prepared(batch=(batch, generated_units(sequences)), counts=flow_counts(batch))
+
+    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
+        """Weighted flow loss, its parts by stream, and the data units that are generated."""
+        batch, units = prepared.batch
+        losses = flow_losses(self.module, batch, counts)
         parts = {f"{name}/flow": float(value.detach()) for name, value in losses.items()}
-        return total_loss(losses, config.flow.weights), parts, generated_units(sequences)
+        return total_loss(losses, self.run.config.flow.weights), parts, units
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

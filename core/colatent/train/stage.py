@@ -6,7 +6,7 @@ A part is a group of weights with an average, a learning rate and a group in che
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -45,6 +45,28 @@ class Part:
         return self.moves(step) and (self.until is None or step < self.until)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """Samples of one pass, made ready before the weights under training are asked.
+
+    batch   what the loss is computed from
+    counts  over how much each of its means goes, by the name of the mean: rows of a stream, data units of a codec's
+            items. A step may have several passes, on several devices; each is handed the sums over all of them, so
+            that how a batch is cut up changes nothing
+    """
+
+    batch: Any
+    counts: Mapping[str, Tensor]
+
+
+def add_up(counts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Sums by name; a name may be missing in some."""
+    found: dict[str, Tensor] = {}
+    for some in counts:
+        found |= {name: found[name] + count if name in found else count for name, count in some.items()}
+    return found
+
+
 class Stage(Protocol):
     """What the loop needs of a stage."""
 
@@ -55,8 +77,13 @@ class Stage(Protocol):
         """What trains, by the name of its group in checkpoints."""
         ...
 
-    def loss(self, drawn: Sequence[Drawn], step: int) -> tuple[Tensor, dict[str, float], int]:
-        """The loss of a step, its parts by name, and the number of data units."""
+    def prepare(self, drawn: Sequence[Drawn], step: int, *, alone: bool) -> Prepared:
+        """What a pass over these samples needs. `alone`: it is all of the step, and only its own counts matter."""
+        ...
+
+    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
+        """This pass's share in the loss of a step, in its parts by name, and in its number of data units. `counts` are
+        those of the whole step."""
         ...
 
     def evaluate(self) -> dict[str, float]:

@@ -10,6 +10,7 @@ from colatent.checkpoint.folder import Checkpoint, newest
 from colatent.checkpoint.run import RunFolder, is_run_folder
 from colatent.config.load import Loaded
 from colatent.config.schema import StageConfig
+from colatent.data.facts import check_facts
 from colatent.errors import UserError
 from colatent.plugins.pluginset import PluginSet, load_plugins
 from colatent.train.codec_stage import CodecStage
@@ -45,6 +46,7 @@ def train(
     _build_or_restore(run, _saved(path, config.stages) if resume else {})
     if resume and is_run_folder(path):
         check_same_settings(path, config)
+    check_facts(run.sources, run.codecs)
     check_lengths(run)
     if "prior" in config.stages:
         check_order(run, "prior")

@@ -195,6 +195,7 @@ def test_latents_of_noise_give_a_bounded_sound(trained: AudioCodec) -> None:
         (np.array([0.1, np.nan], dtype=np.float32), "NaN or infinity"),
         (np.zeros((2, 10), dtype=np.float32), r"shape \(2, 10\)"),
         (np.zeros(10, dtype=np.int16), r"whole numbers \(int16\)"),
+        (np.array([0.1, -32768.0], dtype=np.float32), "this one's go up to 32768"),
         ("a sound", "type <U7"),
     ],
 )

@@ -12,8 +12,13 @@ import soundfile
 import colatent
 from audio.sounds import RATE, keypad
 from colatent import Given
+from colatent.cli.heldout import load_with_data
 from colatent.cli.main import main
+from colatent.config import load
+from colatent.errors import UserError
 from colatent.generate.model import Model
+from colatent_audio.codec import AudioCodec
+from colatent_audio.datasets import AudioFolder
 from plugins_for_tests.runs import TEXT, changed, metrics, run
 
 WORDS = {"1": "one", "5": "five", "9": "nine"}
@@ -87,3 +92,27 @@ def test_latents_of_another_width_are_refused(
     line = ["train", str(trained.parent / "run.yaml"), f"out={tmp_path / 'again'}", f"init={trained}"]
     assert main([*line, "streams.audio.config.channels=9"]) == 2
     assert "channels" in capsys.readouterr().err
+
+
+def test_sounds_of_another_rate_are_refused(trained: Path, tmp_path: Path) -> None:
+    faster = changed(tree(trained.parent / "sounds"), data__sources__say__config__sample_rate=2 * RATE)
+    line = r"^data\.sources\.say: its items for stream 'audio' have sample_rate 16000, the codec's is 8000; give both"
+    with pytest.raises(UserError, match=line):
+        run(faster, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=line):
+        run(changed(faster, init=str(trained)), tmp_path / "run")
+    config = load(trained / "config.yaml", [f"data.sources.say.config.sample_rate={2 * RATE}"]).config
+    with pytest.raises(UserError, match=line):
+        load_with_data(str(trained), config, n=1, seed=0, device="cpu")
+
+
+@pytest.mark.parametrize(("side", "says"), [(AudioFolder, "facts"), (AudioCodec, "expects")])
+def test_what_only_one_side_says_is_no_contradiction(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: type, says: str
+) -> None:
+    monkeypatch.setattr(side, says, lambda self: {})
+    config = changed(tree(trained.parent / "sounds"), stages__codec__steps=1, stages__prior__steps=1)
+    for task in TASKS:
+        config["data"]["sources"][task]["config"]["sample_rate"] = 2 * RATE
+    assert run(config, tmp_path / "run").is_dir()

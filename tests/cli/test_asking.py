@@ -205,6 +205,9 @@ def test_nothing_is_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(GridCodec, "write_item", full)
     assert main(["generate", "run", "--target", "grid", "--n", "3", "--out", str(tmp_path / "out")]) == 2
     assert written
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "out").mkdir()
+    assert main(["generate", "run", "--target", "grid", "--n", "3", "--out", str(tmp_path / "out")]) == 2
     assert list((tmp_path / "out").iterdir()) == []
 
 

@@ -118,9 +118,12 @@ def test_a_finished_model_can_be_judged(judged: Path, tmp_path: Path, capsys: py
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--task", "pattern"], "tasks.pattern: no active plugin brings task 'pattern'; did you mean 'patterns'?"),
-        (["--task", "patterns", "counts=2"], "tasks.patterns.counts: unknown key; did you mean count?"),
-        (["--task", "patterns", "count=0"], "tasks.patterns.count: is 0, must be greater than 0"),
+        (["--task", "pattern"], "--task: no active plugin brings task 'pattern'; did you mean 'patterns'?"),
+        (["--task", "patterns", "counts=2"], "task patterns: counts: unknown key; did you mean count?"),
+        (
+            ["--task", "patterns", "count=0"],
+            "task patterns: count: is 0, must be greater than 0; change it or pass count=VALUE",
+        ),
         (["--task", "patterns", "count"], "override 'count': is not KEY=VALUE"),
         ([], "Missing option '--task'"),
     ],

@@ -111,6 +111,8 @@ def test_an_empty_current_folder_is_filled(in_tmp: Path) -> None:
         (("2d", "d"), "'2d' cannot be the name of a package"),
         (("a--b", "d"), "'a--b' cannot be the name of a package"),
         (("../up", "d"), "'../up' cannot be the name of a package"),
+        (("null", "d"), "'null' is no name in a config: YAML reads it as a value; choose another name"),
+        (("on", "d"), "'on' is no name in a config"),
         (("text", "d"), "'text' is taken: plugin 'text' of colatent "),
         (("gallery", "d"), "'gallery' is taken: plugin 'gallery' of colatent "),
         (("ema", "d"), "'ema' is taken: colatent uses it within checkpoints; choose another name"),

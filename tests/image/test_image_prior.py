@@ -15,6 +15,7 @@ from PIL import Image as Pillow
 
 import colatent
 from colatent import Given
+from colatent.errors import UserError
 from colatent.generate.model import Model
 from colatent.plugins import load_plugins
 from colatent.testing import check_codec, check_dataset
@@ -102,6 +103,30 @@ def test_the_example_of_the_documentation_trains(folder: Path, tmp_path: Path) -
     done = run(yaml.safe_load(block), tmp_path / "run", f"data.path={folder}", held, *few)
     made = colatent.load(done).generate("red", target="image", steps=1)
     assert made.shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(
+    ("stream", "changes", "says"),
+    [
+        ("image", {"data__sources__paint__config__bands": 1}, "is float32 (1, 8, 8); give a float32 array (3, "),
+        (
+            "image",
+            {"data__sources__paint__config__downsample": 2, "data__sources__paint__config__width": 6},
+            "is 6 x 6 pixels",
+        ),
+        ("image", {"streams__image__field": "text"}, "is a str; give"),
+        ("text", {"streams__text__field": "image"}, "a text is a string, this is of type ndarray; give a string"),
+    ],
+)
+def test_items_that_a_codec_does_not_take_are_refused_before_there_is_a_run(
+    trained: Path, tmp_path: Path, stream: str, changes: dict[str, Any], says: str
+) -> None:
+    tree = yaml.safe_load((trained / "config.yaml").read_text()) | {"init": str(trained)}
+    del tree["data"]["sources"]["describe"]
+    with pytest.raises(UserError) as caught:
+        run(changed(tree, **changes), tmp_path / "run")
+    assert str(caught.value).startswith(f"data.sources.paint: stream {stream!r} refuses sample paint/0: {says}")
+    assert not (tmp_path / "run").exists()
 
 
 def test_flow_loss_falls_in_both_streams_and_orders(trained: Path) -> None:

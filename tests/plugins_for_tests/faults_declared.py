@@ -129,6 +129,12 @@ class RandomWaves(Waves):
         return {"wave": torch.rand(4).numpy()}
 
 
+@breaks("samples", "facts() speaks of wvae, which no sample has", dataset=True)
+class OtherFacts(Waves):
+    def facts(self):
+        return {"wvae": {"pace": 1.0}}
+
+
 @breaks("samples", "has no samples", dataset=True)
 class Empty(Waves):
     def __len__(self):

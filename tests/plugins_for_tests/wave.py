@@ -64,6 +64,9 @@ class Waves:
     def __len__(self) -> int:
         return self.config.size
 
+    def facts(self) -> dict[str, dict[str, float]]:
+        return {"wave": {"pace": 1.0}}
+
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         return {"wave": rng.uniform(-1, 1, size=3 + index).astype(np.float32)}
 

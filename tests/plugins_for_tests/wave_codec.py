@@ -65,6 +65,9 @@ class WaveCodec(nn.Module):
     def decode(self, latents: Sequence[Latents]) -> list[np.ndarray]:
         return [self.numbers(record).flatten().detach().cpu().numpy() for record in latents]
 
+    def expects(self) -> dict[str, float]:
+        return {"pace": 1.0}
+
     @classmethod
     def options_model(cls) -> type[WaveOptions]:
         return WaveOptions

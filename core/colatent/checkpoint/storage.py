@@ -11,7 +11,8 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,19 @@ def make_folder(path: Path) -> Path:
         what = f"cannot be used as a folder: {error.strerror or error}"
         raise UserError(what, where=str(path), do="choose another --out") from error
     return path
+
+
+@contextmanager
+def result_folder(path: Path) -> Iterator[Path]:
+    """`make_folder`, and away with it again where it is new and nothing came of the work."""
+    there = path.exists()
+    make_folder(path)
+    try:
+        yield path
+    finally:
+        if not there:
+            with suppress(OSError):  # not empty
+                path.rmdir()
 
 
 def sync_folder(folder: Path) -> None:

@@ -35,12 +35,15 @@ def run(
     from colatent.checkpoint.run import CONFIG
     from colatent.cli.judging import judge_model, print_figures
     from colatent.cli.show import print_json
-    from colatent.config import load
+    from colatent.config import load, validate
     from colatent.config.load import overridden
+    from colatent.plugins import load_plugins
 
     found = run_of(model)
     config = None if found is None else load(found.path / CONFIG).config
     settings = overridden({} if config is None else config.tasks.get(task, {}), overrides)
+    # Here, where a setting is passed by its own name and not by that of a run's config.
+    validate(load_plugins().task_config(task, where="--task"), settings, file=f"task {task}")
     folder = Path("judged" if found is None else found.path / "judged") / task if out is None else Path(out)
     used = seed if seed is not None else 0 if config is None else config.seed
     document = judge_model(model, {task: settings}, folder=folder, seed=used, device=device, quiet=quiet, again=True)

@@ -53,21 +53,21 @@ def gathered(folder: Path, *, stream: str) -> Iterator[Path]:
 
     Refused before the work: a place that cannot be written, which must not cost the samples, and one that holds some.
     """
-    from colatent.checkpoint.storage import make_folder, sync_folder, temporary_beside
+    from colatent.checkpoint.storage import result_folder, sync_folder, temporary_beside
 
-    make_folder(folder)
-    for name in (RECORDS, f"{stream}-[0-9]*"):
-        for found in folder.glob(name):
-            raise UserError("is there already", where=str(found), do="name another folder with --out")
-    aside = temporary_beside(folder / "samples")
-    aside.mkdir()
-    try:
-        yield aside
-        for path in sorted(aside.iterdir(), key=lambda path: path.name == RECORDS):  # the list of them comes last
-            os.rename(path, folder / path.name)
-        sync_folder(folder)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    with result_folder(folder):
+        for name in (RECORDS, f"{stream}-[0-9]*"):
+            for found in folder.glob(name):
+                raise UserError("is there already", where=str(found), do="name another folder with --out")
+        aside = temporary_beside(folder / "samples")
+        aside.mkdir()
+        try:
+            yield aside
+            for path in sorted(aside.iterdir(), key=lambda path: path.name == RECORDS):  # the list of them comes last
+                os.rename(path, folder / path.name)
+            sync_folder(folder)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
 
 
 def records_of(

@@ -36,3 +36,13 @@ class FieldedDataset(Protocol):
     def fields(self) -> Sequence[str]:
         """The fields of every sample."""
         ...
+
+
+@runtime_checkable
+class FactualDataset(Protocol):
+    """A dataset that says of its items what they do not show: the rate of a sound that is an array of samples."""
+
+    def facts(self) -> Mapping[str, Mapping[str, Any]]:
+        """Facts by field and name, `{"audio": {"sample_rate": 8000}}`: numbers, strings, or tuples of them. A run is
+        refused where a codec expects another value (`colatent.plugins.contract.ExpectingCodec`)."""
+        ...

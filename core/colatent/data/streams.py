@@ -42,6 +42,11 @@ def cut_items(stream: Stream, drawn: Sequence[Drawn]) -> list[Item]:
         try:
             cut += stream.codec.cut([item], [stream.length])
         except UserError as error:
-            what = f"stream {stream.name!r} refuses sample {one.key}: {error.what}"
-            raise UserError(what, where=stream.origins[one.source], do=error.do) from error
+            raise refused(stream, one, error) from error
     return cut
+
+
+def refused(stream: Stream, one: Drawn, error: UserError) -> UserError:
+    """What a stream's codec says of an item, told by the item's source."""
+    what = f"stream {stream.name!r} refuses sample {one.key}: {error.what}"
+    return UserError(what, where=stream.origins[one.source], do=error.do)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from colatent.config.schema import RunConfig, SampleConfig, SegmentConfig
+from colatent.data.facts import check_facts
 from colatent.data.mixture import Drawn
 from colatent.data.sources import open_sources, origin_of
 from colatent.data.streams import Stream, cut_items
@@ -147,6 +148,7 @@ def open_held_out(
     """
     infos = {stream: plugins.codec(name, where=f"streams.{stream}") for stream, name in names.items()}
     sources = open_sources(config, plugins, infos)
+    check_facts(sources, codecs)
     origins = {name: origin_of(config, name) for name in config.data.sources}
     streams = {
         name: Stream(name=name, field=sources.fields[name], length=config.data.length, codec=codec, origins=origins)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.manifest import MANIFEST
 from colatent.checkpoint.run import RunFolder
-from colatent.checkpoint.storage import atomic_write_text, hash_file, make_folder
+from colatent.checkpoint.storage import atomic_write_text, hash_file, result_folder
 from colatent.evaluate.curves import curves
 from colatent.evaluate.html import page
 from colatent.evaluate.page import MISSED, REACHED, Picture, Section, Table, Verbatim
@@ -67,7 +67,11 @@ def stored(folder: Path) -> Document | None:
 
 def judge(model: Model, subject: Subject, tasks: Mapping[str, Task], *, folder: Path, progress: Progress) -> Document:
     """Let each task judge, and write page and document into `folder`; returns the document."""
-    make_folder(folder)
+    with result_folder(folder):
+        return _judge(model, subject, tasks, folder=folder, progress=progress)
+
+
+def _judge(model: Model, subject: Subject, tasks: Mapping[str, Task], *, folder: Path, progress: Progress) -> Document:
     verdicts, seconds = {}, {}
     for name, task in tasks.items():
         began = time.monotonic()

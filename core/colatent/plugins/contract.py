@@ -206,6 +206,16 @@ class OptionedCodec(Protocol):
         ...
 
 
+@runtime_checkable
+class ExpectingCodec(Protocol):
+    """A codec that takes for granted what its items do not show: at which rate a sound was sampled."""
+
+    def expects(self) -> Mapping[str, Any]:
+        """Facts of every item by name, `{"sample_rate": 8000}`. A run is refused where a dataset says another value of
+        the field that the codec reads (`colatent.data.dataset.FactualDataset`)."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Part:
     """What is new of an item that is being decoded.

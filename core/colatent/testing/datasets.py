@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 
+from colatent.data.dataset import FactualDataset
 from colatent.testing.declaration import check_round_trip, check_words
 from colatent.testing.requiring import check_closed, require, same
 from colatent.testing.running import check
@@ -44,7 +45,8 @@ def config_round_trip(subject: DatasetSubject) -> None:
 
 @check()
 def samples_(subject: DatasetSubject) -> None:
-    """Samples have the declared fields, and are functions of their number and generator alone."""
+    """Samples have the declared fields, are functions of their number and generator alone, and `facts` speaks of no
+    other fields."""
     dataset = subject.build()
     require(len(dataset) > 0, "has no samples")
     first, again = first_samples(dataset, SAMPLES), first_samples(dataset, SAMPLES)
@@ -53,6 +55,9 @@ def samples_(subject: DatasetSubject) -> None:
         require(not missing, f"a sample lacks the declared {', '.join(missing)}")
         repeats = all(same(one[name], other[name]) for name in subject.info.fields)
         require(repeats, "a sample changes for the same generator")
+    said = dataset.facts() if isinstance(dataset, FactualDataset) else {}
+    others = [name for name in said if name not in subject.info.fields]
+    require(not others, f"facts() speaks of {', '.join(others)}, which no sample has")
 
 
 @check()

@@ -26,6 +26,7 @@ ABILITIES: tuple[type[Any], ...] = (
     contract.RaggedCodec,
     contract.Promptable,
     contract.OptionedCodec,
+    contract.ExpectingCodec,
     contract.StreamingCodec,
     contract.Scorable,
     contract.Spelled,

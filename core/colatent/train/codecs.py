@@ -1,5 +1,5 @@
 """The codecs of a run: that of another run, that of its own last checkpoint, or one with fresh weights; and whether the
-data are long enough for them.
+data are what they take, and long enough for them.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from colatent.checkpoint.codecs import CodecFacts, build_codec, facts_now, load_
 from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.resolve import resolve_model
 from colatent.config.checks import check_unchanged, validate
-from colatent.data.mixture import sample_of
-from colatent.data.streams import Stream, cut_items
+from colatent.data.mixture import first_samples, sample_of
+from colatent.data.streams import Stream, cut_items, refused
 from colatent.errors import UserError
 from colatent.latents.draws import digest, generator
 from colatent.plugins.contract import Codec, RaggedCodec
@@ -68,6 +68,21 @@ def _fresh_codec(run: Run, name: str) -> tuple[Codec, CodecFacts]:
         torch.manual_seed(digest(run.config.seed, "codec", name) % 2**63)
         codec = build_codec(stream.codec, stream.config, plugins=run.plugins, where=where, assets=assets)
     return codec, facts_now(codec, name=stream.codec, settings=settings.model_dump(mode="json"), trained=False)
+
+
+@torch.no_grad()
+def check_items(run: Run) -> None:
+    """A first item of each source must be one that the codec of its stream takes: settings of a dataset that do not fit
+    those of a codec show here, and not in a run folder that is then in the way."""
+    for source, (training, _) in run.sources.training.items():
+        for dataset in (training, run.sources.heldout[source]):
+            drawn = first_samples(dataset, source, count=1, seed=run.config.seed)
+            for stream in (run.streams[name] for name in sorted(run.sources.streams_of(source))):
+                items = cut_items(stream, drawn)
+                try:
+                    stream.codec.encode(items)
+                except UserError as error:
+                    raise refused(stream, drawn[0], error) from error
 
 
 def check_lengths(run: Run) -> None:

@@ -10,10 +10,11 @@ from colatent.checkpoint.folder import Checkpoint, newest
 from colatent.checkpoint.run import RunFolder, is_run_folder
 from colatent.config.load import Loaded
 from colatent.config.schema import StageConfig
+from colatent.data.facts import check_facts
 from colatent.errors import UserError
 from colatent.plugins.pluginset import PluginSet, load_plugins
 from colatent.train.codec_stage import CodecStage
-from colatent.train.codecs import adopt_stored, build_codecs, check_lengths
+from colatent.train.codecs import adopt_stored, build_codecs, check_items, check_lengths
 from colatent.train.joint_stage import JointStage, check_begin, check_joint_resumed
 from colatent.train.loop import Trainer
 from colatent.train.prepare import Run, prepare
@@ -45,6 +46,8 @@ def train(
     _build_or_restore(run, _saved(path, config.stages) if resume else {})
     if resume and is_run_folder(path):
         check_same_settings(path, config)
+    check_facts(run.sources, run.codecs)
+    check_items(run)
     check_lengths(run)
     if "prior" in config.stages:
         check_order(run, "prior")

@@ -129,6 +129,10 @@ class AudioCodec(nn.Module):
         """See `StreamingCodec.open_stream`. Nothing is drawn at random, so `names` are not looked at."""
         return AudioStream(self, given, max_units=max_units)
 
+    def expects(self) -> dict[str, int]:
+        """See `ExpectingCodec.expects`."""
+        return {"sample_rate": self.config.sample_rate}
+
     def read_item(self, path: Path) -> Sound:
         """See `FileCodec.read_item`: WAV, FLAC and whatever else libsndfile reads."""
         return read_sound(path, sample_rate=self.config.sample_rate)

@@ -74,13 +74,17 @@ class AudioFolder:
     """`{"audio": samples, "text": caption}`, a recording each."""
 
     def __init__(self, config: AudioFolderConfig, *, split: Split) -> None:
-        files = _files(Path(config.path), config.pattern)
+        self._rate, files = config.sample_rate, _files(Path(config.path), config.pattern)
         held = _held_out(files, config)
         chosen = [file for file in files if (file in held) == (split == "heldout")]
         self._recordings = [_recording(file, config) for file in chosen]
 
     def __len__(self) -> int:
         return len(self._recordings)
+
+    def facts(self) -> dict[str, dict[str, int]]:
+        """See `colatent.data.dataset.FactualDataset`."""
+        return {"audio": {"sample_rate": self._rate}}
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         recording = self._recordings[index]

@@ -16,7 +16,7 @@ from torchaudio import functional as audio
 
 from colatent.checkpoint.storage import atomic_write_bytes
 from colatent.errors import UserError
-from colatent_audio.items import Sound
+from colatent_audio.items import LOUDEST, Sound
 
 MOST_SECONDS, MOST_VALUES = 600, 2**27
 """Longest sound, and most samples over all channels, that are read."""
@@ -30,20 +30,23 @@ the nearest ratio of small numbers is off by less than anyone hears."""
 def read_sound(path: Path, *, sample_rate: int) -> Sound:
     """The sound in a file: mean of its channels, at `sample_rate`."""
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
+        what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
         raise UserError(what, where=str(path), do="give a WAV or FLAC file")
     try:
         with soundfile.SoundFile(path) as file:
             _check_header(file, path)
             samples_TS = file.read(dtype="float32", always_2d=True)
             rate = file.samplerate
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: a file called .raw has no header
         what = f"cannot be read as sound ({_reason(error)})"
         raise UserError(what, where=str(path), do="give a WAV or FLAC file that is whole") from error
     if not len(samples_TS):
         raise UserError("holds no samples", where=str(path), do="leave it out, or record it again")
     if not np.isfinite(samples_TS).all():
         raise UserError("holds NaN or infinity", where=str(path), do="repair it, or leave it out")
+    if (peak := np.abs(samples_TS).max()) > LOUDEST:
+        what = f"has samples up to {peak:g}, where full scale is 1"
+        raise UserError(what, where=str(path), do="scale it down, or leave it out")
     return resampled(samples_TS.mean(-1), rate, sample_rate)
 
 

@@ -21,6 +21,8 @@ from colatent_audio.config import AudioConfig
 
 Sound = np.ndarray
 """float32, (samples,)"""
+LOUDEST = 16.0
+"""Largest value of a sample. Recordings may pass full scale, 1, but not like whole numbers that were never divided."""
 
 
 def checked(item: Any) -> Sound:
@@ -36,6 +38,8 @@ def checked(item: Any) -> Sound:
         raise UserError("a sound of no samples cannot be encoded", do="leave it out")
     if not np.isfinite(samples).all():
         raise UserError("a sound holds NaN or infinity", do="repair or leave out the recording")
+    if (peak := np.abs(samples).max()) > LOUDEST:
+        raise UserError(f"a sound has samples between -1 and 1, this one's go up to {peak:g}", do="scale it down")
     return samples.astype(np.float32, copy=False)
 
 

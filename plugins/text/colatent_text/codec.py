@@ -30,7 +30,7 @@ from colatent_text.layouts import items_layout
 from colatent_text.likelihood import log_likelihood
 from colatent_text.stream import TextStream
 from colatent_text.tokenizers import build_tokenizer, prepare_assets
-from colatent_text.tokens import TextItem, TokenRows, cut_item, token_rows
+from colatent_text.tokens import TextItem, TokenRows, as_text, cut_item, token_rows
 from colatent_text.vae import Decoder, Encoder
 
 IGNORED = -100
@@ -110,7 +110,7 @@ class TextCodec(nn.Module):
     @classmethod
     def prepare(cls, config: TextConfig, items: Iterable[TextItem]) -> dict[str, bytes]:
         """The tokenizer's file: read, or trained from the items."""
-        return prepare_assets(config.tokenizer, (item if isinstance(item, str) else item.text or "" for item in items))
+        return prepare_assets(config.tokenizer, (as_text(item).text or "" for item in items))
 
     def assets(self) -> dict[str, bytes]:
         return dict(self._assets)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from colatent.errors import UserError
 from colatent_text.config import TextConfig
 from colatent_text.items import Text
 from colatent_text.tokenizers import Tokenizer
@@ -30,9 +31,16 @@ class TokenRows:
         return len(self.ids_LP)
 
 
+def as_text(item: TextItem) -> Text:
+    """The item, if it is one."""
+    if not isinstance(item, str | Text):
+        raise UserError(f"a text is a string, this is of type {type(item).__name__}", do="give a string")
+    return Text(text=item) if isinstance(item, str) else item
+
+
 def token_ids(item: TextItem, tokenizer: Tokenizer) -> list[int]:
     """Tokens of an item, with the end symbol where it ends."""
-    item = Text(text=item) if isinstance(item, str) else item
+    item = as_text(item)
     ids = list(item.ids) if item.ids is not None else tokenizer.encode(item.text or "")
     return [*ids, tokenizer.end_id] if item.ends and tokenizer.end_id is not None else ids
 

@@ -38,6 +38,8 @@ FILES = {
 """The files of a package, and the template of each."""
 
 PACKAGE_NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+YAML_WORDS = ("null", "true", "false", "yes", "no", "on", "off")
+"""What a config does not read as a name."""
 RESERVED = ("shared", "ema")
 """What no stream may be called, and so no codec either: its name is the stream's default."""
 SIDES = {1: ("length",), 2: ("height", "width"), 3: ("frames", "height", "width")}
@@ -98,6 +100,8 @@ def check_new(new: NewPackage, found: PluginSet) -> None:
     if not PACKAGE_NAME.fullmatch(new.name):
         do = "use small letters and digits, beginning with a letter, and single '-' between words"
         raise UserError(f"{new.name!r} cannot be the name of a package", do=do)
+    if new.name in YAML_WORDS:
+        raise UserError(f"{new.name!r} is no name in a config: YAML reads it as a value", do="choose another name")
     if not NAME.fullmatch(new.modality):
         do = "use small letters, digits, '-', '_' and '.'"
         raise UserError(f"{new.modality!r} cannot be the name of a modality", do=do)

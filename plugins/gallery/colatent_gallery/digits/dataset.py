@@ -26,6 +26,10 @@ class Digits:
     def __len__(self) -> int:
         return len(self._scans.digits)
 
+    def facts(self) -> dict[str, dict[str, int]]:
+        """See `colatent.data.dataset.FactualDataset`."""
+        return {"audio": {"sample_rate": self._config.sample_rate}}
+
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """See `colatent.data.dataset.Dataset.sample`."""
         digit, image = int(self._scans.digits[index]), self._scans.images[index]

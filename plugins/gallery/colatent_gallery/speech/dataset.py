@@ -26,6 +26,10 @@ class SpokenDigits:
     def __len__(self) -> int:
         return len(self._recordings)
 
+    def facts(self) -> dict[str, dict[str, int]]:
+        """See `colatent.data.dataset.FactualDataset`."""
+        return {"audio": {"sample_rate": RATE}}
+
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """See `colatent.data.dataset.Dataset.sample`."""
         one = self._recordings[index]

@@ -25,7 +25,7 @@ class Right:
     def __init__(self, config: RightConfig) -> None:
         self.config = config
 
-    def judge(self) -> None:
+    def judge(self, model: object, *, run: object, seed: int, progress: object) -> None:
         """Never called here."""
 
 
@@ -34,6 +34,16 @@ class Mute:
 
     def __init__(self, config: RightConfig) -> None:
         self.config = config
+
+
+class Deaf:
+    """Judges without what it is told."""
+
+    def __init__(self, config: RightConfig) -> None:
+        self.config = config
+
+    def judge(self, model: object) -> None:
+        """Never called here."""
 
 
 class OpenConfig(BaseModel):
@@ -96,6 +106,12 @@ def test_each_check_catches_its_planted_fault(check) -> None:
     (examination,) = examine(plugins(info), "right")
     result = examination.result(check.name)
     assert (result.state, says in result.detail) == ("failed", True), result
+
+
+def test_a_judge_that_takes_other_arguments_is_caught() -> None:
+    (examination,) = examine(plugins(replace(RIGHT, factory=f"{__name__}:Deaf")), "right")
+    says = "judge(model) is not called as judge(model, *, run, seed, progress): "
+    assert examination.result("class").detail.startswith(says)
 
 
 def test_a_task_that_needs_settings_says_which() -> None:

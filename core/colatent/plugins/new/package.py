@@ -28,11 +28,13 @@ FILES = {
     "README.md": "README.md.in",
     "pyproject.toml": "pyproject.toml.in",
     "train.yaml": "train.yaml.in",
+    "mixed.yaml": "mixed.yaml.in",
     "$package/__init__.py": "init.py.in",
     "$package/codec.py": "codec.py.in",
     "$package/config.py": "config.py.in",
     "$package/data.py": "data.py.in",
     "$package/plugin.py": "plugin.py.in",
+    "$package/task.py": "task.py.in",
     "tests/test_conformance.py": "conformance.py.in",
 }
 """The files of a package, and the template of each."""
@@ -84,6 +86,7 @@ class NewPackage:
         return {
             "name": self.name,
             "modality": self.modality,
+            "caption": "caption" if self.modality == "text" else "text",
             "axes": str(self.axes),
             "package": self.package,
             "class_name": "".join(map(str.capitalize, self.name.split("-"))),

@@ -92,7 +92,8 @@ def test_the_mixed_config_that_is_written_trains_and_is_judged(
     (task,) = build_tasks(wanted, found).values()
     model = load(folder, plugins=found)
     verdict = task.judge(model, run=None, seed=0, progress=lambda what, done, total: None)
-    assert verdict.figures.keys() == verdict.goals.keys() == {"text_to_waves", "waves_to_text"}
+    assert verdict.goals.keys() == verdict.bounds.keys() == {"text_to_waves", "waves_to_text"}
+    assert verdict.figures["judge"] == 1.0
     item = model.codecs[new.name].example_batch(3)[2]
     (page,) = verdict.sections[0].parts
     assert page.rows[0][1][0].shown.media == model.codecs[new.name].show(item).media == "image/svg+xml"

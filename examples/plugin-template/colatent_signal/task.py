@@ -48,12 +48,17 @@ class Pace:
 
         right = [caption_of(item) == caption for item, caption in zip(items, captions, strict=True)]
         said = [samples[0].item == one["text"] for samples, one in zip(told, real, strict=True)]
+        sure = [caption_of(one["signal"]) == one["text"] for one in real]
         cells = [
             Cell(shown=shown(model.codecs[waves], item), label=caption, wrong=not fits)
             for item, caption, fits in zip(items, captions, right, strict=True)
         ]
         return Verdict(
-            figures={"text_to_waves": sum(right) / count, "waves_to_text": sum(said) / count},
+            figures={
+                "text_to_waves": sum(right) / count,
+                "waves_to_text": sum(said) / count,
+                "judge": sum(sure) / count,  # itself, on real waves: no model can be better than that
+            },
             bounds={"text_to_waves": wilson(sum(right), count), "waves_to_text": wilson(sum(said), count)},
             goals={"text_to_waves": 0.9, "waves_to_text": 0.9},
             sections=[Section(title="Waves for captions", parts=[Grid(rows=[("", cells)])])],

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from colatent.evaluate.tasks import Task
+from typing import Any
+
 from colatent.testing.declaration import check_round_trip, check_words
 from colatent.testing.requiring import check_closed, require
 from colatent.testing.running import check
 from colatent.testing.subject import TaskSubject
 from colatent.testing.surface import check_call
+
+
+class Judge:
+    """`judge` as `evaluate/tasks.py:Task` has it, which this room may not import; a test compares them."""
+
+    def judge(self, model: Any, *, run: Any, seed: int, progress: Any) -> Any: ...
 
 
 @check(vital=True)
@@ -28,7 +35,7 @@ def metadata(subject: TaskSubject) -> None:
 def class_(subject: TaskSubject) -> None:
     """The class builds, and its method `judge` takes the contract's arguments."""
     require(callable(getattr(subject.build(), "judge", None)), "lacks judge")
-    check_call(subject.found.task_class(subject.info.name), "judge", Task)
+    check_call(subject.found.task_class(subject.info.name), "judge", Judge)
 
 
 @check()

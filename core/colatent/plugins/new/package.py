@@ -48,6 +48,9 @@ SIDES = {1: ("length",), 2: ("height", "width"), 3: ("frames", "height", "width"
 LONGEST = {1: 24, 2: 6, 3: 4}
 """Longest side of the made-up arrays, so that an item has a few dozen latents on any number of axes."""
 
+CAPTIONS = ("text", "caption")
+"""Field of the captions that the made-up data have: the first that is not the package's own modality."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewPackage:
@@ -86,7 +89,7 @@ class NewPackage:
         return {
             "name": self.name,
             "modality": self.modality,
-            "caption": "caption" if self.modality == "text" else "text",
+            "caption": next(field for field in CAPTIONS if field != self.modality),
             "axes": str(self.axes),
             "package": self.package,
             "class_name": "".join(map(str.capitalize, self.name.split("-"))),

@@ -7,10 +7,12 @@ still names. Sentences are not. The changelog may name commands that are gone, s
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -22,8 +24,9 @@ from pydantic import BaseModel
 
 from colatent.cli.main import cli
 from colatent.config import RunConfig, load
-from colatent.plugins import load_plugins
+from colatent.plugins import LatentSpec, contract, items, load_plugins
 from colatent.plugins.contract import OptionedCodec
+from colatent.testing.surface import methods
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted((ROOT / "docs").glob("**/*.md"))
@@ -225,6 +228,34 @@ def test_the_search_for_names_finds_missing_ones(reference, gone):
 def test_python_blocks_compile(page):
     for body in blocks(page.read_text(encoding="utf-8"), "python", "py"):
         compile(body, name_of(page), "exec")
+
+
+# The contract.
+
+
+def contract_section() -> str:
+    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    return text.partition("### The contract\n")[2].partition("\n### ")[0]
+
+
+def test_the_records_of_the_contract_are_documented_field_by_field():
+    found: dict[str, list[str]] = {}
+    for record, field in re.findall(r"^\| (?:`(\w+)` )?\| `(\w+)` \| \S.* \|$", contract_section(), re.MULTILINE):
+        found.setdefault(record or list(found)[-1], []).append(field)
+    records = (LatentSpec, contract.Encoded, contract.Latents, contract.BlockPlan, contract.PlanRequest, items.Shown)
+    assert found == {record.__name__: [field.name for field in fields(record)] for record in records}
+
+
+def test_the_methods_of_the_contract_are_documented_as_they_are_called():
+    written = re.findall(r"^\| `(\w+\(.*\))` \| \S.* \|$", contract_section(), re.MULTILINE)
+    protocols = (contract.Codec, contract.TrainableCodec)
+    assert written == [call(protocol, name) for protocol in protocols for name in methods(protocol)]
+
+
+def call(protocol: type, name: str) -> str:
+    """A method with its arguments, without types."""
+    _, *arguments = inspect.signature(getattr(protocol, name)).parameters.values()
+    return f"{name}{inspect.Signature([each.replace(annotation=each.empty) for each in arguments])}"
 
 
 # Settings.

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -14,6 +15,8 @@ import colatent.generate.model
 import colatent.plugins
 import colatent.train.run
 from colatent.cli.main import main
+from colatent.cli.train import suggestion
+from colatent.config import RunConfig
 from plugins_for_tests.grid import CONFIG
 from plugins_for_tests.grid_task import Patterns, plugins_with_task
 from plugins_for_tests.runs import changed
@@ -97,6 +100,60 @@ def test_an_interrupted_judgement_leaves_no_report(
     assert not (tmp_path / "run" / "report.json").exists()
     assert main([*command, "--resume"]) == 0
     assert (tmp_path / "run" / "report.json").exists()
+
+
+def told(judge: object, judged: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the command says where a task judges so."""
+    monkeypatch.setattr(Patterns, "judge", judge)
+    assert main(["eval", "run", str(judged), "--task", "patterns", "--out", str(judged / "bad"), "--quiet"]) != 0
+    return capsys.readouterr().err
+
+
+def test_a_task_that_gives_no_verdict_is_told_so(judged: Path, monkeypatch, capsys) -> None:
+    line = "colatent: tasks.patterns: Patterns.judge gave dict, no Verdict; return a colatent.evaluate.tasks.Verdict\n"
+    assert told(lambda *_, **__: {"right": 1.0}, judged, monkeypatch, capsys) == line
+
+
+def test_an_error_within_a_task_names_it(judged: Path, monkeypatch, capsys) -> None:
+    line = "colatent: internal error: ZeroDivisionError: division by zero, in task 'patterns'; rerun with --debug"
+    assert told(lambda *_, **__: 1 / 0, judged, monkeypatch, capsys).startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("segments", "line"),
+    [
+        (
+            "[{stream: text, role: given}, {stream: image}]",
+            "colatent generate r --given text=TEXT --target image --out made",
+        ),
+        ("[{stream: image, role: given}, {stream: text}]", "colatent generate r --given image=FILE --target text"),
+        ("[{stream: text}, {stream: image}]", "colatent generate r --target text"),
+        (
+            "[{stream: text, role: given}, {stream: image, role: given, same_group: true}, {stream: text}]",
+            "colatent generate r --given text=TEXT --given +image=FILE --target text",
+        ),
+        ("[{stream: grid, role: given}, {stream: text}]", "colatent.load('r').generate(...) in Python"),
+        (None, "colatent generate r --target text"),
+    ],
+)
+def test_training_ends_with_what_to_ask(segments: str | None, line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    classes = {
+        "text": type("Text", (), {"spelled": None}),
+        "image": type("Image", (), {"write_item": None}),
+        "grid": object,
+    }
+    monkeypatch.setattr(colatent.plugins, "load_plugins", lambda: SimpleNamespace(codec_class=classes.__getitem__))
+    tree = {
+        "name": "r",
+        "streams": {name: {"codec": name} for name in ("text", "image", "grid")},
+        "data": {"sources": {"a": {"dataset": "any", "segments": segments and yaml.safe_load(segments)}}},
+        "stages": {"prior": {"steps": 1}},
+    }
+    assert suggestion(RunConfig.model_validate(tree), Path("r")) == line
+    alone = changed(tree, streams={"text": {"codec": "text"}})
+    if segments is None:
+        assert suggestion(RunConfig.model_validate(alone), Path("r")) == "colatent generate r"
+        assert suggestion(RunConfig.model_validate(changed(alone, stages={"codec": {"steps": 1}})), Path("r")) is None
 
 
 def test_a_finished_model_can_be_judged(judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

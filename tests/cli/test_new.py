@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import sys
@@ -10,15 +11,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 from colatent.cli.main import main
+from colatent.evaluate.tasks import build_tasks
+from colatent.generate.model import load
 from colatent.plugins import PluginSet, load_plugins
 from colatent.plugins.loader import Candidate
 from colatent.plugins.new.package import NewPackage, check_new, write_new
 from colatent.plugins.registry import CodecEntry, read_registry
-from colatent.testing import check_codec, check_dataset
+from colatent.testing import check_codec, check_dataset, check_task
 from plugins_for_tests.runs import changed, metrics, run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,12 +45,14 @@ def written(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in sorted(files)}
 
 
-def plugins_with(new: NewPackage, folder: Path, monkeypatch: pytest.MonkeyPatch) -> PluginSet:
-    """The plugin in `folder` as if it was installed, by its own entry point."""
+def plugins_with(new: NewPackage, folder: Path, monkeypatch: pytest.MonkeyPatch, *, text: bool = False) -> PluginSet:
+    """The plugin in `folder` as if it was installed, by its own entry point; beside text where that is asked for."""
     project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     ((name, target),) = project["entry-points"]["colatent"].items()
     monkeypatch.syspath_prepend(folder)
-    return load_plugins([Candidate(name=name, distribution=project["name"], version="0.1.0", target=target)])
+    own = Candidate(name=name, distribution=project["name"], version="0.1.0", target=target)
+    built_in = Candidate(name="text", distribution="colatent", version="1", target="colatent_text.plugin")
+    return load_plugins([built_in, own] if text else [own])
 
 
 def test_the_template_in_the_examples_is_what_the_command_writes(tmp_path: Path) -> None:
@@ -62,12 +68,49 @@ def test_what_is_written_is_valid_and_trains(tmp_path: Path, monkeypatch: pytest
     write_new(new, tmp_path / "new")
     found = plugins_with(new, tmp_path / "new", monkeypatch)
     results = check_codec(found, new.name) + check_dataset(found, f"{new.name}-waves")
+    results += check_task(found, f"{new.name}-pace")
     assert [result for result in results if result.state == "failed"] == []
     tree = yaml.safe_load((tmp_path / "new" / "train.yaml").read_text(encoding="utf-8"))
     folder = run(changed(tree, stages__codec__steps=120, stages__prior__steps=3), tmp_path / "run", plugins=found)
     scores = [record["eval"] for record in metrics(folder) if record["stage"] == "codec" and "eval" in record]
     first, last = (score[f"{new.name}/reconstruction_score"] for score in (scores[0], scores[-1]))
     assert last > 0.5 > 2 * first
+
+
+@pytest.mark.usefixtures("_forgetful")
+@pytest.mark.parametrize("modality", ["pulse", "text"])
+def test_the_mixed_config_that_is_written_trains_and_is_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, modality: str
+) -> None:
+    new = NewPackage(name=f"heart-{modality}", modality=modality)
+    write_new(new, tmp_path / "new")
+    found = plugins_with(new, tmp_path / "new", monkeypatch, text=True)
+    tree = yaml.safe_load((tmp_path / "new" / "mixed.yaml").read_text(encoding="utf-8"))
+    wanted = {name: {**settings, "samples": 2} for name, settings in tree.pop("tasks").items()}
+    few = changed(tree, stages__codec__steps=3, stages__prior__steps=3, sample__steps=2)
+    folder = run(few, tmp_path / "run", plugins=found)
+    (task,) = build_tasks(wanted, found).values()
+    model = load(folder, plugins=found)
+    verdict = task.judge(model, run=None, seed=0, progress=lambda what, done, total: None)
+    assert verdict.goals.keys() == verdict.bounds.keys() == {"text_to_waves", "waves_to_text"}
+    assert verdict.figures["judge"] == 1.0
+    item = model.codecs[new.name].example_batch(3)[2]
+    (page,) = verdict.sections[0].parts
+    assert page.rows[0][1][0].shown.media == model.codecs[new.name].show(item).media == "image/svg+xml"
+    with pytest.raises(ValueError, match=r"broken\.npy: is no \.npy file of numbers; write one with numpy\.save"):
+        model.codecs[new.name].read_item(tmp_path / "broken.npy")
+
+
+@pytest.mark.usefixtures("_forgetful")
+def test_the_written_judge_reads_real_waves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new = NewPackage(name="heart-beat", modality="pulse", axes=2)
+    write_new(new, tmp_path / "new")
+    found = plugins_with(new, tmp_path / "new", monkeypatch)
+    data = found.dataset_class("heart-beat-waves")(found.dataset_config("heart-beat-waves")(), split="heldout")
+    caption_of = importlib.import_module("colatent_heart_beat.task").caption_of
+    samples = [data.sample(number, np.random.default_rng(number)) for number in range(50)]
+    assert [caption_of(one["pulse"]) for one in samples] == [one["text"] for one in samples]
+    assert len({one["text"] for one in samples}) == 2
 
 
 @pytest.mark.usefixtures("_forgetful")

@@ -123,6 +123,18 @@ class OtherField(Waves):
         return {"curve": np.zeros(2)}
 
 
+@breaks("samples", "has text too, which `fields` of the declaration leaves out", dataset=True)
+class MoreThanDeclared(Waves):
+    def sample(self, index, rng):
+        return {**super().sample(index, rng), "text": "a wave"}
+
+
+@breaks("split", "`split` has no effect", dataset=True)
+class OneSplit(Waves):
+    def __init__(self, config, *, split):
+        super().__init__(config, split="train")
+
+
 @breaks("samples", "changes for the same generator", dataset=True)
 class RandomWaves(Waves):
     def sample(self, index, rng):

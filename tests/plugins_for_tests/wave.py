@@ -59,7 +59,7 @@ class Waves:
     """`{"wave": curve}`."""
 
     def __init__(self, config: WavesConfig, *, split: Split) -> None:
-        self.config = config
+        self.config, self.split = config, split
 
     def __len__(self) -> int:
         return self.config.size
@@ -68,7 +68,7 @@ class Waves:
         return {"wave": {"pace": 1.0}}
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
-        return {"wave": rng.uniform(-1, 1, size=3 + index).astype(np.float32)}
+        return {"wave": rng.uniform(-1, 1, size=(3 if self.split == "train" else 4) + index).astype(np.float32)}
 
 
 class WavePlugin:

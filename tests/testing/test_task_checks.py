@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -9,8 +10,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from colatent.config.schema import Settings
+from colatent.evaluate.tasks import Task
 from colatent.plugins import Candidate, PluginSet, TaskInfo, hookimpl, load_plugins
 from colatent.testing import TASK_CHECKS, check_task, examine
+from colatent.testing.tasks import Judge
 
 
 class RightConfig(Settings):
@@ -25,7 +28,7 @@ class Right:
     def __init__(self, config: RightConfig) -> None:
         self.config = config
 
-    def judge(self) -> None:
+    def judge(self, model: object, *, run: object, seed: int, progress: object) -> None:
         """Never called here."""
 
 
@@ -34,6 +37,16 @@ class Mute:
 
     def __init__(self, config: RightConfig) -> None:
         self.config = config
+
+
+class Deaf:
+    """Judges without what it is told."""
+
+    def __init__(self, config: RightConfig) -> None:
+        self.config = config
+
+    def judge(self, model: object) -> None:
+        """Never called here."""
 
 
 class OpenConfig(BaseModel):
@@ -96,6 +109,20 @@ def test_each_check_catches_its_planted_fault(check) -> None:
     (examination,) = examine(plugins(info), "right")
     result = examination.result(check.name)
     assert (result.state, says in result.detail) == ("failed", True), result
+
+
+def test_the_arguments_are_those_of_the_contract() -> None:
+    kinds = [
+        [(each.name, each.kind, each.default) for each in inspect.signature(protocol.judge).parameters.values()]
+        for protocol in (Task, Judge)
+    ]
+    assert kinds[0] == kinds[1]
+
+
+def test_a_judge_that_takes_other_arguments_is_caught() -> None:
+    (examination,) = examine(plugins(replace(RIGHT, factory=f"{__name__}:Deaf")), "right")
+    says = "judge(model) is not called as judge(model, *, run, seed, progress): "
+    assert examination.result("class").detail.startswith(says)
 
 
 def test_a_task_that_needs_settings_says_which() -> None:

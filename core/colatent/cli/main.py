@@ -123,7 +123,8 @@ def _explain(error: BaseException, *, debug: bool) -> tuple[str, int]:
     if isinstance(error, ModuleNotFoundError) and (missing := _missing_line(error)):
         return _line(missing), MISTAKE
     hint = "" if debug else "; rerun with --debug for the traceback"
-    return _line(f"internal error: {type(error).__name__}: {error}{hint}"), BUG
+    notes = "".join(f", {note}" for note in getattr(error, "__notes__", ()))
+    return _line(f"internal error: {type(error).__name__}: {error}{notes}{hint}"), BUG
 
 
 def _usage_line(error: click.UsageError) -> str:

@@ -18,6 +18,7 @@ from colatent.cli.show import print_facts, print_json, print_table
 from colatent.errors import UserError
 from colatent.plugins import API_VERSION, Plugin, PluginSet, load_plugins
 from colatent.plugins.loader import DECLARED
+from colatent.plugins.pluginset import INSTALL_IT
 from colatent.plugins.records import Declaration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -205,7 +206,8 @@ def _find(found: PluginSet, name: str) -> Plugin:
 
     known = {plugin.name for plugin in found.plugins} | {each for plugin in found.plugins for _, each in plugin.claims}
     near = difflib.get_close_matches(name, known, n=1)
-    do = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(sorted(known)) or 'none'}"
+    there_are = f"there are: {', '.join(sorted(known)) or 'none'}; {INSTALL_IT}"
+    do = f"did you mean {near[0]!r}?" if near else there_are
     raise UserError(f"no plugin, codec, dataset or task is called {name!r}", do=do)
 
 

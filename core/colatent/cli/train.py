@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
+
+if TYPE_CHECKING:
+    from colatent.config import RunConfig
 
 
 @click.command(epilog="Example: colatent train examples/configs/shakespeare.yaml data.path=tinyshakespeare.txt")
@@ -26,4 +32,30 @@ def train(config: str, overrides: tuple[str, ...], resume: bool, quiet: bool) ->
     click.echo(f"run {folder}\ncurves {folder / 'curves.png'}")
     if loaded.config.tasks:
         click.echo(f"report {folder / 'report.html'}")
-    click.echo(f"try: colatent generate {folder}")
+    if line := suggestion(loaded.config, folder):
+        click.echo(f"try: {line}")
+
+
+def suggestion(config: RunConfig, folder: Path) -> str | None:
+    """How to ask the model for what its first source trained; None where there is no prior yet."""
+    from colatent.config.schema import SegmentConfig
+    from colatent.plugins import load_plugins
+
+    if not {"prior", "joint"} & config.stages.keys():
+        return None
+    first = next(iter(config.data.sources.values()))
+    order = first.segments or (SegmentConfig(stream=next(iter(config.streams))),)
+    count = next(number for number, one in enumerate(order) if one.role == "generated")
+    given, target = order[:count], order[count].stream
+    found = load_plugins()
+    codecs = {one.stream: found.codec_class(config.streams[one.stream].codec) for one in order}
+    printed = {name for name, codec in codecs.items() if hasattr(codec, "spelled")}
+    filed = {name for name, codec in codecs.items() if hasattr(codec, "write_item")}
+    if not {target, *(one.stream for one in given)} <= printed | filed:
+        return f"colatent.load({str(folder)!r}).generate(...) in Python"
+    words = [f"colatent generate {folder}"]
+    for one in given:
+        words.append(f"--given {'+' * one.same_group}{one.stream}={'TEXT' if one.stream in printed else 'FILE'}")
+    if len(config.streams) > 1:
+        words.append(f"--target {target}")
+    return " ".join(words if target in printed else [*words, "--out made"])

@@ -90,7 +90,8 @@ def _segments(
             )
         if fields[segment.stream] not in present:
             what = f"its dataset yields no {fields[segment.stream]!r} for stream {segment.stream!r}"
-            do = f"set streams.{segment.stream}.field to one of {', '.join(present)}"
+            known = ", ".join(present)
+            do = f"set streams.{segment.stream}.field to one of {known}, or declare the field in its `fields`"
             raise UserError(what, where=f"{where}.segments.{index}", do=do)
     if all(segment.role == "given" for segment in given):
         raise UserError("every segment is given, nothing is generated", where=f"{where}.segments")

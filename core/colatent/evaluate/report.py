@@ -17,6 +17,7 @@ from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.manifest import MANIFEST
 from colatent.checkpoint.run import RunFolder
 from colatent.checkpoint.storage import atomic_write_text, hash_file, result_folder
+from colatent.errors import UserError
 from colatent.evaluate.curves import curves
 from colatent.evaluate.html import page
 from colatent.evaluate.page import MISSED, REACHED, Picture, Section, Table, Verbatim
@@ -75,7 +76,7 @@ def _judge(model: Model, subject: Subject, tasks: Mapping[str, Task], *, folder:
     verdicts, seconds = {}, {}
     for name, task in tasks.items():
         began = time.monotonic()
-        verdicts[name] = task.judge(model, run=subject.run, seed=subject.seed, progress=_named(name, progress))
+        verdicts[name] = _verdict(name, task, model, subject, progress)
         seconds[name] = time.monotonic() - began
     document = {
         "model": subject.path,
@@ -86,6 +87,19 @@ def _judge(model: Model, subject: Subject, tasks: Mapping[str, Task], *, folder:
     atomic_write_text(folder / PAGE, _page(subject, document, verdicts))
     atomic_write_text(folder / DOCUMENT, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
     return document
+
+
+def _verdict(name: str, task: Task, model: Model, subject: Subject, progress: Progress) -> Verdict:
+    """What one task says. What fails within it is noted as the task's, for whoever reads the one line of an error."""
+    try:
+        verdict = task.judge(model, run=subject.run, seed=subject.seed, progress=_named(name, progress))
+    except Exception as error:
+        error.add_note(f"in task {name!r}")
+        raise
+    if not isinstance(verdict, Verdict):
+        what = f"{type(task).__name__}.judge gave {type(verdict).__name__}, no Verdict"
+        raise UserError(what, where=f"tasks.{name}", do="return a colatent.evaluate.tasks.Verdict")
+    return verdict
 
 
 def _named(task: str, progress: Progress) -> Progress:

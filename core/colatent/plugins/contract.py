@@ -2,7 +2,7 @@
 
 A codec is an `nn.Module` that turns items into records of latents and back; it owns its scale and its device, the core
 owns packing, masks, positions and randomness. What a codec can do beyond `Codec` is a protocol that the core asks for
-with `isinstance`, so that a frozen encoder needs five methods and nothing else.
+with `isinstance`, so that a frozen encoder needs the seven of `Codec` and nothing else.
 
 Axes: L latents of one item, C channels, K blocks of one item, A position axes of the modality, B items.
 """

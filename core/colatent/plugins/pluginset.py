@@ -26,6 +26,9 @@ from colatent.plugins.resolve import resolve
 if TYPE_CHECKING:
     import click
 
+INSTALL_IT = "a package of your own counts once it is installed: pip install -e DIR"
+"""What to do about a name that nobody brings and that resembles none."""
+
 
 def load_plugins(candidates: Iterable[Candidate] | None = None, *, registry: Registry | None = None) -> PluginSet:
     """Load every plugin by itself: built-ins first, then by distribution and name.
@@ -230,8 +233,10 @@ class PluginSet:
             do = how_to_install(lacking[0][0], [lacking[0][1].distribution])
         elif owner is not None and not suspects:
             do = f"it comes with the package {owner!r}: pip install {owner}"
-        else:
+        elif suspects:
             do = f"there are: {', '.join(sorted(known)) or 'none'}"
+        else:
+            do = f"there are: {', '.join(sorted(known)) or 'none'}; {INSTALL_IT}"
         error = UserError(what, where=where, do=do)
         error.__cause__ = next((plugin.error for plugin in suspects if plugin.error), None)
         return error

@@ -63,6 +63,7 @@ DATASET_CHECKS: tuple[Check[DatasetSubject], ...] = (
     datasets.class_,
     datasets.config_round_trip,
     datasets.samples_,
+    datasets.split,
     datasets.pickling,
 )
 TASK_CHECKS: tuple[Check[TaskSubject], ...] = (tasks.config, tasks.metadata, tasks.class_, tasks.config_round_trip)

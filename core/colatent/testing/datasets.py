@@ -45,19 +45,28 @@ def config_round_trip(subject: DatasetSubject) -> None:
 
 @check()
 def samples_(subject: DatasetSubject) -> None:
-    """Samples have the declared fields, are functions of their number and generator alone, and `facts` speaks of no
-    other fields."""
+    """Samples have the declared fields and no others, are functions of their number and generator alone, and `facts`
+    speaks of no other fields."""
     dataset = subject.build()
     require(len(dataset) > 0, "has no samples")
     first, again = first_samples(dataset, SAMPLES), first_samples(dataset, SAMPLES)
     for one, other in zip(first, again, strict=True):
         missing = [name for name in subject.info.fields if name not in one]
         require(not missing, f"a sample lacks the declared {', '.join(missing)}")
+        extra = [name for name in one if name not in subject.info.fields]
+        require(not extra, f"a sample has {', '.join(extra)} too, which `fields` of the declaration leaves out")
         repeats = all(same(one[name], other[name]) for name in subject.info.fields)
         require(repeats, "a sample changes for the same generator")
     said = dataset.facts() if isinstance(dataset, FactualDataset) else {}
     others = [name for name in said if name not in subject.info.fields]
     require(not others, f"facts() speaks of {', '.join(others)}, which no sample has")
+
+
+@check()
+def split(subject: DatasetSubject) -> None:
+    """Held-out samples are not the training samples again."""
+    training, heldout = (first_samples(subject.build(part), SAMPLES) for part in ("train", "heldout"))
+    require(not same(training, heldout), "the first samples of both splits are the same: `split` has no effect")
 
 
 @check()

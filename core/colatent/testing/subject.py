@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from colatent.data.dataset import Sample
+from colatent.data.dataset import Sample, Split
 from colatent.latents.draws import normal
 from colatent.plugins import CodecInfo, DatasetInfo, LatentSpec, PluginSet, TaskInfo
 from colatent.plugins.contract import Encoded, Latents, OptionedCodec
@@ -105,10 +105,10 @@ class DatasetSubject:
         """The model of its settings."""
         return self.found.dataset_config(self.info.name)
 
-    def build(self) -> Any:
+    def build(self, split: Split = "train") -> Any:
         """The dataset at its default settings."""
         settings = at_defaults(self.model)
-        return self.found.dataset_class(self.info.name)(settings, split="train")
+        return self.found.dataset_class(self.info.name)(settings, split=split)
 
 
 @dataclass(kw_only=True)

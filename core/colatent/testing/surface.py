@@ -49,7 +49,7 @@ def protocol(subject: Subject) -> None:
         only = f"has {has} but " if ability is not contract.Codec else ""
         require(not missing, f"{only}lacks {', '.join(missing)} ({ability.__name__})")
         for name in names:
-            _check_call(subject.cls, name, ability)
+            check_call(subject.cls, name, ability)
 
 
 @check(vital=True)
@@ -79,7 +79,7 @@ def _callable(value: Any) -> bool:
     return isinstance(value, FunctionType | classmethod | staticmethod)
 
 
-def _check_call(cls: type[Any], name: str, ability: type[Any]) -> None:
+def check_call(cls: type[Any], name: str, ability: type[Any]) -> None:
     """Raise unless the method can be called as the protocol's is, with all arguments and with the fewest."""
     if isinstance(vars(ability)[name], classmethod):
         require(not isinstance(inspect.getattr_static(cls, name), FunctionType), f"{name} is not a classmethod")

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from colatent.testing.declaration import check_round_trip, check_words
 from colatent.testing.requiring import check_closed, require
 from colatent.testing.running import check
 from colatent.testing.subject import TaskSubject
+from colatent.testing.surface import check_call
+
+
+class Judge:
+    """`judge` as `evaluate/tasks.py:Task` has it, which this room may not import; a test compares them."""
+
+    def judge(self, model: Any, *, run: Any, seed: int, progress: Any) -> Any: ...
 
 
 @check(vital=True)
@@ -24,8 +33,9 @@ def metadata(subject: TaskSubject) -> None:
 
 @check(vital=True)
 def class_(subject: TaskSubject) -> None:
-    """The class builds and has a method that judges."""
+    """The class builds, and its method `judge` takes the contract's arguments."""
     require(callable(getattr(subject.build(), "judge", None)), "lacks judge")
+    check_call(subject.found.task_class(subject.info.name), "judge", Judge)
 
 
 @check()

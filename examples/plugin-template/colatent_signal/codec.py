@@ -8,6 +8,7 @@ Axes: L latents of one item, C channels, F features, A position axes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from colatent.errors import UserError
 from colatent.plugins.contract import BlockPlan, Encoded, Latents, PlanRequest
+from colatent.plugins.items import Shown
 from colatent.plugins.records import LatentSpec
 from colatent_signal.config import SignalConfig, SignalOptions
 
@@ -87,6 +89,31 @@ class SignalCodec(nn.Module):
         missed = torch.cat(self._misses(items, latents)).abs()
         return int((missed <= self.config.tolerance).sum()), len(missed)
 
+    # What a user sees of an item: files for `colatent generate`, pictures for reports. Leave out what does not fit.
+
+    def read_item(self, path: Path) -> np.ndarray:
+        """Yours: the file format of your modality, here .npy."""
+        try:
+            item = np.load(path, allow_pickle=False).astype(np.float32)
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError("is no .npy file of numbers", where=str(path), do="write one with numpy.save") from error
+        return self._checked(item, where=str(path))
+
+    def write_item(self, item: np.ndarray, path: Path) -> Path:
+        """Adds the suffix itself."""
+        path = path.with_name(f"{path.name}.npy")
+        np.save(path, item)
+        return path
+
+    def show(self, item: np.ndarray) -> Shown:
+        """Yours: whatever a browser shows, here a line for each feature."""
+        lines = item.reshape(-1, self.config.features).T
+        drawn = [" ".join(f"{x},{10 - 8 * y:.2f}" for x, y in enumerate(line)) for line in lines.tolist()]
+        paths = "".join(f'<polyline points="{points}"/>' for points in drawn)
+        frame = f'viewBox="0 0 {max(1, lines.shape[1])} 20" fill="none" stroke="black" stroke-width=".3"'
+        svg = f'<svg xmlns="http://www.w3.org/2000/svg" {frame}>{paths}</svg>'
+        return Shown(media="image/svg+xml", data=svg.encode())
+
     # Rooms below the door.
 
     def _encode_one(self, item: np.ndarray) -> Encoded:
@@ -118,11 +145,11 @@ class SignalCodec(nn.Module):
         """(L, F) numbers of an item, where the weights are."""
         return torch.from_numpy(np.ascontiguousarray(item)).to(self.shift_C).reshape(-1, self.config.features)
 
-    def _checked(self, item: np.ndarray) -> np.ndarray:
+    def _checked(self, item: np.ndarray, *, where: str | None = None) -> np.ndarray:
         """Users bring items of all kinds: a `UserError` says what is wrong in one line."""
         if item.ndim != AXES + 1 or item.shape[-1] != self.config.features:
             what = f"an item has shape {item.shape}, not (length, features) with {self.config.features} features"
-            raise UserError(what, do="set features of the codec, or bring the data into this shape")
+            raise UserError(what, where=where, do="set features of the codec, or bring the data into this shape")
         return item
 
 

@@ -1,4 +1,4 @@
-"""Settings of the codec, of its generation and of its data. Torch-free: shapes are asked for before torch is loaded."""
+"""Settings of codec, generation, data and task. Torch-free: shapes are asked for before torch is loaded."""
 
 from __future__ import annotations
 
@@ -41,3 +41,14 @@ class WavesSettings(Settings):
     """Longest side; the shortest is half of it."""
     noise: NonNegativeFloat = 0.02
     """Standard deviation of the noise on every number."""
+
+
+class PaceSettings(Settings):
+    """Whether waves and captions agree."""
+
+    samples: PositiveInt = 20
+    """Samples of each direction."""
+    text: str = "text"
+    """Name of the stream of captions."""
+    waves: str = "signal"
+    """Name of the stream of waves."""

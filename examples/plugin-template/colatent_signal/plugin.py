@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from colatent.plugins import CodecInfo, DatasetInfo, hookimpl
+from colatent.plugins import CodecInfo, DatasetInfo, TaskInfo, hookimpl
 
 
 @hookimpl
@@ -30,10 +30,24 @@ def colatent_datasets() -> Iterable[DatasetInfo]:
     return [
         DatasetInfo(
             name="signal-waves",
-            fields=("signal",),
+            fields=("signal", "text"),
             factory="colatent_signal.data:Waves",
             config="colatent_signal.config:WavesSettings",
             requires_api="1.0",
-            summary="waves, made up",
+            summary="slow and quick waves with captions, made up",
+        )
+    ]
+
+
+@hookimpl
+def colatent_tasks() -> Iterable[TaskInfo]:
+    """What judges finished models; leave this out if nothing does."""
+    return [
+        TaskInfo(
+            name="signal-pace",
+            factory="colatent_signal.task:Pace",
+            config="colatent_signal.config:PaceSettings",
+            requires_api="1.1",
+            summary="whether waves and captions agree, both ways",
         )
     ]

@@ -28,11 +28,13 @@ FILES = {
     "README.md": "README.md.in",
     "pyproject.toml": "pyproject.toml.in",
     "train.yaml": "train.yaml.in",
+    "mixed.yaml": "mixed.yaml.in",
     "$package/__init__.py": "init.py.in",
     "$package/codec.py": "codec.py.in",
     "$package/config.py": "config.py.in",
     "$package/data.py": "data.py.in",
     "$package/plugin.py": "plugin.py.in",
+    "$package/task.py": "task.py.in",
     "tests/test_conformance.py": "conformance.py.in",
 }
 """The files of a package, and the template of each."""
@@ -45,6 +47,9 @@ RESERVED = ("shared", "ema")
 SIDES = {1: ("length",), 2: ("height", "width"), 3: ("frames", "height", "width")}
 LONGEST = {1: 24, 2: 6, 3: 4}
 """Longest side of the made-up arrays, so that an item has a few dozen latents on any number of axes."""
+
+CAPTIONS = ("text", "caption")
+"""Field of the captions that the made-up data have: the first that is not the package's own modality."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +89,7 @@ class NewPackage:
         return {
             "name": self.name,
             "modality": self.modality,
+            "caption": next(field for field in CAPTIONS if field != self.modality),
             "axes": str(self.axes),
             "package": self.package,
             "class_name": "".join(map(str.capitalize, self.name.split("-"))),

@@ -29,6 +29,7 @@ STATE = "run.json"
 CONFIG = "config.yaml"
 LOCK = "lock"
 METRICS = "metrics.jsonl"
+FINISHED = "finished"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +121,7 @@ class RunFolder:
 
     def finish(self) -> None:
         """Say that the run is finished."""
-        self._write_state(replace(self.state(), status="finished"))
+        self._write_state(replace(self.state(), status=FINISHED))
 
     def _write_state(self, state: RunState) -> None:
         atomic_write_text(self.path / STATE, json.dumps(asdict(state), indent=2) + "\n")

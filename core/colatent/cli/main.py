@@ -26,6 +26,7 @@ COMMANDS = {
     "report": LazyCommand(
         target="colatent.cli.report:report", help="Show a run as one page: curves, samples, findings."
     ),
+    "runs": LazyCommand(target="colatent.cli.runs:runs", help="List, compare and clean run folders."),
     "plugins": LazyCommand(target="colatent.cli.plugins:plugins", help="List, inspect and check plugins."),
 }
 

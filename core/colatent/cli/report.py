@@ -33,5 +33,6 @@ def report(run: str, others: tuple[str, ...], out: str | None, as_json: bool) ->
         return
     for name, found in document["findings"].items():
         for one in found:
-            click.echo(f"- {name}: {one['where']}: {one['text']}; {one['do']}")
+            where = "" if one["where"] == name else f"{one['where']}: "
+            click.echo(f"- {name}: {where}{one['text']}; {one['do']}")
     click.echo(f"report {path}")

@@ -15,7 +15,7 @@ from itertools import accumulate
 from colatent.evaluate.page import Chart, Line
 
 WIDE, HIGH = 460, 230
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 8, 34
+LEFT, RIGHT, TOP, BOTTOM = 52, 20, 8, 34
 """Margins that hold the numbers of the axes."""
 FEW, MOST = 15, 240
 """Points of a line that are marked one by one, and points that are drawn at most."""
@@ -123,15 +123,16 @@ def thin(points: Points) -> Points:
 
 
 def smooth(values: Sequence[float]) -> list[float]:
-    """Centred running average, of logarithms where all are positive: it neither lags nor leaves a loss on a log axis.
-    Short series stay as they are."""
+    """Centred running average, of logarithms where all are positive; short series stay as they are.
+
+    It does not lag: at the beginning, where losses fall steeply, it has as many values behind a place as before it."""
     if len(values) < FEW:
         return list(values)
     into, out = (math.log, math.exp) if min(values) > 0 else (float, float)
     sums = [0.0, *accumulate(map(into, values))]
     last, half = len(values) - 1, max(2, len(values) // 40)
-    spans = ((place, min(half, place, last - place)) for place in range(len(values)))
-    return [out((sums[place + span + 1] - sums[place - span]) / (2 * span + 1)) for place, span in spans]
+    spans = ((place - min(half, place), min(last, place + min(half, place)) + 1) for place in range(len(values)))
+    return [out((sums[end] - sums[start]) / (end - start)) for start, end in spans]
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:

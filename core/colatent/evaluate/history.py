@@ -62,7 +62,7 @@ def by_stage(records: Iterable[Mapping[str, Any]]) -> dict[str, StageHistory]:
         if not isinstance(stage, str) or not isinstance(step, int):
             continue
         found = stages.setdefault(stage, StageHistory())
-        rest = {name: value for name, value in record.items() if name != "step"}
+        rest = {name: value for name, value in record.items() if name not in ("step", "eval")}
         _add(found, found.logged, step, rest)
         _add(found, found.scores, step, scores if isinstance(scores, Mapping) else {})
     return stages

@@ -6,8 +6,7 @@ Each fact is read by itself, so that a run that died, or was written by another 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,13 +15,15 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from colatent.checkpoint.folder import Checkpoint, Scan, read_checkpoint, scan
-from colatent.checkpoint.run import LOCK, METRICS, STATE, RunFolder, is_run_folder, undisturbed
+from colatent.checkpoint.run import FINISHED, LOCK, METRICS, STATE, RunFolder, is_run_folder, undisturbed
+from colatent.checkpoint.storage import size_below
 from colatent.errors import UserError
 from colatent.evaluate.history import History, read_history
 from colatent.evaluate.run_settings import settings
 from colatent.latents.posterior import overall_std
 
-RUNNING, FINISHED, STOPPED = "running", "finished", "stopped"
+RUNNING, STOPPED = "running", "stopped"
+"""States beside `FINISHED`: a process writes, or none does and the run has not ended."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +102,7 @@ def run_facts(path: Path | str) -> RunFacts:
         history=history,
         began=(run.path / LOCK).stat().st_mtime if (run.path / LOCK).exists() else None,
         changed=max(path.stat().st_mtime for name in (STATE, METRICS) if (path := run.path / name).exists()),
-        size=sum(one.st_size for one in all_files(run.path)),
+        size=size_below(run.path),
         settings=found,
         checkpoints=checkpoints,
         newest=newest,
@@ -118,14 +119,6 @@ def find_runs(folder: Path | str) -> list[Path]:
     if not folder.is_dir():
         raise UserError("is not a folder", where=str(folder), do="name the folder that holds your runs")
     return sorted(path for path in folder.iterdir() if not path.is_symlink() and is_run_folder(path))
-
-
-def all_files(folder: Path) -> Iterator[os.stat_result]:
-    """Every file below a folder that is there when it is looked at; links are not followed."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):  # a run goes on meanwhile
-                yield os.lstat(os.path.join(parent, name))
 
 
 def _latest(checkpoints: Mapping[str, Scan]) -> list[Scan]:

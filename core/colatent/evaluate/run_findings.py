@@ -11,8 +11,9 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from colatent.checkpoint.run import FINISHED
 from colatent.evaluate.history import Points, StageHistory, levels, others
-from colatent.evaluate.run_facts import FINISHED, STOPPED, RunFacts
+from colatent.evaluate.run_facts import STOPPED, RunFacts
 from colatent.latents.posterior import SCALE_RANGE
 
 RISE = 1.1

@@ -15,6 +15,7 @@ import yaml
 from browser import needs_chromium, open_page
 from colatent.checkpoint.run import METRICS, RunFolder
 from colatent.cli.main import main
+from colatent.errors import UserError
 from colatent.evaluate.run_samples import EACH, STEPS
 from plugins_for_tests.run_folders import made_run, record
 from plugins_for_tests.runs import TEXT, changed, run
@@ -137,7 +138,12 @@ def test_a_config_of_another_version_is_shown_as_it_is(tmp_path: Path) -> None:
 def test_what_ended_a_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = [record("prior", 1), record("prior", 2, loss=math.nan)]
     page_of(made_run(tmp_path / "run", stages=("prior",), records=broken, finished=False))
-    assert "- run: prior: loss was not finite at step 2; lower lr" in capsys.readouterr().out
+    assert "- run: prior: not finite at step 2: loss; lower lr" in capsys.readouterr().out
+    wild = changed(TEXT, stages__codec__lr=1e30)
+    with pytest.raises(UserError, match="at step"):
+        run(wild, tmp_path / "wild")
+    page_of(tmp_path / "wild")
+    assert "not finite at step" in capsys.readouterr().out
 
 
 def test_surroundings_are_not_given_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,18 @@ def test_the_list_says_where_each_run_stands(runs: Path, capsys: pytest.CaptureF
     assert [one["run"] for one in json.loads(printed(capsys, "list", runs / "done", "--json"))] == [str(runs / "done")]
 
 
+def test_looking_leaves_no_trace(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def found() -> dict[str, tuple[int, bytes]]:
+        files = (path for path in runs.rglob("*") if path.is_file())
+        return {str(path): (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
+
+    before = found()
+    printed(capsys, "list", runs)
+    printed(capsys, "compare", runs / "done", runs / "stopped")
+    printed(capsys, "clean", runs, "--dry-run")
+    assert found() == before
+
+
 def test_a_damaged_run_does_not_hide_the_others(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     state = runs / "done" / "run.json"
     state.write_text("{")

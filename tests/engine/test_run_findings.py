@@ -98,7 +98,9 @@ def test_damage_on_the_disk_is_found(tmp_path: Path) -> None:
     (run / METRICS).write_text("{\n{\n" + (run / METRICS).read_text())
     found = {one.name: one for one in run_findings(run_facts(run))}
     assert found.keys() == {"damaged_checkpoint", "torn_metrics"}
-    assert found["damaged_checkpoint"].where == "prior/step-00000060"
+    damaged = found["damaged_checkpoint"]
+    assert damaged.where == "prior/step-00000060"
+    assert damaged.text == "is no valid checkpoint: prior.safetensors: is missing"
     assert found["torn_metrics"].text.startswith("2 lines")
 
 

@@ -61,7 +61,7 @@ def _not_finite(facts: RunFacts) -> Found:
             names = ", ".join(name for name, at in history.broken.items() if at == step)
             yield (
                 stage,
-                f"{names} was not finite at step {step}",
+                f"not finite at step {step}: {names}",
                 "lower lr or raise warmup, then --resume from the last checkpoint",
             )
 
@@ -155,7 +155,8 @@ def _off_scale(facts: RunFacts) -> Found:
 def _damaged(facts: RunFacts) -> Found:
     for stage, found in facts.checkpoints.items():
         for one in found.skipped:
-            yield f"{stage}/{one.path.name}", f"is no valid checkpoint: {one.reason}", "leave it, an older one is used"
+            reason = one.reason.replace(f"{one.path}/", "").partition("; ")[0]
+            yield f"{stage}/{one.path.name}", f"is no valid checkpoint: {reason}", "leave it, an older one is used"
 
 
 def _torn(facts: RunFacts) -> Found:

@@ -16,7 +16,7 @@ from browser import needs_chromium, open_page
 from colatent.checkpoint.run import METRICS, RunFolder
 from colatent.cli.main import main
 from colatent.errors import UserError
-from colatent.evaluate.run_samples import EACH, STEPS
+from colatent.evaluate.run_samples import EACH, LARGEST, STEPS
 from plugins_for_tests.run_folders import made_run, record
 from plugins_for_tests.runs import TEXT, changed, run
 
@@ -195,6 +195,7 @@ def test_samples_lead_nowhere_else(tmp_path: Path) -> None:
     os.symlink(tmp_path / "secret.txt", place / "link.txt")
     os.symlink(tmp_path / "elsewhere", run / "samples" / "linked")
     (place / "page.html").write_text("hunter2")
+    (place / "large.txt").write_text("hunter2" + LARGEST * " ")
     page = page_of(run)
     assert "secret.txt" in page
     assert "hunter2" not in page

@@ -63,7 +63,8 @@ def _spread(rows: list[tuple[str, list[Cell]]]) -> list[tuple[str, list[Cell]]]:
 
 def _cells(folder: Path) -> list[Cell]:
     """What its lists of records say, then files that no list names."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+    inside = (path for path in folder.iterdir() if path.is_file() and not path.is_symlink())
+    files = sorted(path for path in inside if path.stat().st_size <= LARGEST)
     cells, named = [], set()
     for path in (path for path in files if path.suffix == RECORDS):
         for record in _records(path):
@@ -97,7 +98,7 @@ def _of_record(record: dict[str, Any], files: dict[str, Path]) -> tuple[Cell | N
 def _shown(path: Path) -> Shown | None:
     """A file as a page takes it, by its suffix."""
     media = mimetypes.guess_type(path.name)[0] or ""
-    if not media.startswith(KINDS) or path.stat().st_size > LARGEST:
+    if not media.startswith(KINDS):
         return None
     data = path.read_bytes()
     return Shown(media=media, data=data[:LONGEST] if media.startswith("text/") else data)

@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +28,8 @@ from colatent.errors import UserError
 STATE = "run.json"
 CONFIG = "config.yaml"
 LOCK = "lock"
+METRICS = "metrics.jsonl"
+FINISHED = "finished"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +47,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.samples = path / "samples"
-        self._metrics = MetricsFile(path / "metrics.jsonl")
+        self._metrics = MetricsFile(path / METRICS)
         self._lock: int | None = None
 
     @classmethod
@@ -118,7 +121,7 @@ class RunFolder:
 
     def finish(self) -> None:
         """Say that the run is finished."""
-        self._write_state(replace(self.state(), status="finished"))
+        self._write_state(replace(self.state(), status=FINISHED))
 
     def _write_state(self, state: RunState) -> None:
         atomic_write_text(self.path / STATE, json.dumps(asdict(state), indent=2) + "\n")
@@ -154,6 +157,26 @@ class RunFolder:
 def is_run_folder(path: Path) -> bool:
     """Whether a run was started in this folder."""
     return (path / STATE).is_file()
+
+
+@contextmanager
+def undisturbed(path: Path | str) -> Iterator[bool]:
+    """Whether no run writes to this folder, and none can begin to before the end of the block.
+
+    Changes nothing in the folder, its lock's date included, which says when a run last began there.
+    """
+    try:
+        descriptor = os.open(Path(path) / LOCK, os.O_RDONLY)
+    except FileNotFoundError:  # a copy without it: nobody ever wrote here
+        yield True
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield True
+    except BlockingIOError:
+        yield False
+    finally:
+        os.close(descriptor)
 
 
 def _read_text(path: Path) -> str:

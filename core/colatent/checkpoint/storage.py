@@ -71,6 +71,18 @@ def result_folder(path: Path) -> Iterator[Path]:
                 path.rmdir()
 
 
+def size_below(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder that are there when it is looked at; links count as links."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    total = 0
+    for parent, _, names in os.walk(path):
+        for name in names:
+            with suppress(FileNotFoundError):  # somebody writes here meanwhile
+                total += os.lstat(os.path.join(parent, name)).st_size
+    return total
+
+
 def sync_folder(folder: Path) -> None:
     """Make the names in a folder last: a rename is only on the disk once its folder is synced."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -83,6 +95,18 @@ def sync_folder(folder: Path) -> None:
 def temporary_beside(path: Path) -> Path:
     """A temporary name in the same folder (so that a rename is atomic), used by nobody else."""
     return path.with_name(f"{TEMPORARY}{path.name}-{os.getpid()}-{secrets.token_hex(4)}")
+
+
+def maker_lives(temporary: Path) -> bool:
+    """Whether a process of the number in a temporary name is there, on this machine."""
+    number = temporary.name.rpartition("-")[0].rpartition("-")[2]
+    try:
+        os.kill(int(number), 0)
+    except (ValueError, ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

@@ -23,6 +23,10 @@ COMMANDS = {
     "train": LazyCommand(target="colatent.cli.train:train", help="Train a model from a config."),
     "generate": LazyCommand(target="colatent.cli.generate:generate", help="Generate items with a trained model."),
     "eval": LazyCommand(target="colatent.cli.evaluate:evaluate", help="Score output and measure models.", open=True),
+    "report": LazyCommand(
+        target="colatent.cli.report:report", help="Show a run as one page: curves, samples, findings."
+    ),
+    "runs": LazyCommand(target="colatent.cli.runs:runs", help="List, compare and clean run folders."),
     "plugins": LazyCommand(target="colatent.cli.plugins:plugins", help="List, inspect and check plugins."),
 }
 

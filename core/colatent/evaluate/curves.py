@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from io import BytesIO
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from colatent.checkpoint.run import RunFolder
 from colatent.checkpoint.storage import atomic_write_bytes
+from colatent.evaluate.chart import FEW, smooth
+from colatent.evaluate.history import Series, by_stage
 
-FEW = 15
-"""Points of a curve that are marked one by one, and not averaged."""
 MOST = 16
 """Curves that one panel can hold."""
 WIDTH = {1: 9.0, 2: 14.0}
 """Inches of the picture by its number of columns."""
-SKIPPED = {"stage", "step", "lr", "grad_norm", "tokens_per_second", "eval", "loss"}
-
-Series = dict[str, list[tuple[int, float]]]
+SKIPPED = {"lr", "grad_norm", "tokens_per_second", "loss"}
 
 
 def read_series(records: Iterable[Mapping[str, Any]]) -> dict[str, tuple[Series, Series]]:
     """Training losses and held-out scores by stage: name -> [(step, value)]."""
-    stages: dict[str, tuple[Series, Series]] = {}
-    for record in records:
-        losses, scores = stages.setdefault(record["stage"], (defaultdict(list), defaultdict(list)))
-        for name, value in record.get("eval", {}).items():
-            scores[name].append((record["step"], value))
-        for name, value in record.items():
-            if name not in SKIPPED:
-                losses[name].append((record["step"], value))
-    return stages
+    return {
+        stage: ({name: points for name, points in found.logged.items() if name not in SKIPPED}, found.scores)
+        for stage, found in by_stage(records).items()
+    }
 
 
 def draw_curves(folder: Path | str) -> Path:
@@ -75,14 +65,6 @@ def at_one_level(scores: Series) -> tuple[Series, str]:
     level = levels[len(levels) // 2]
     kept = {name: points for name, points in scores.items() if "/t=" not in name or name.endswith(f"/t={level}")}
     return kept, f", t = {level} of {', '.join(levels)}"
-
-
-def smooth(values: Sequence[float]) -> list[float]:
-    """Running geometric average of losses, which falls as they fall on a log axis; short series stay as they are."""
-    if len(values) < FEW or min(values) <= 0:
-        return list(values)
-    logs = accumulate(map(math.log, values), lambda mean, value: 0.75 * mean + 0.25 * value)
-    return [math.exp(each) for each in logs]
 
 
 def _panel(axis: Any, series: Series, *, title: str, log: bool) -> None:

@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from colatent.evaluate.chart import svg
 from colatent.evaluate.page import (
     MISSED,
     REACHED,
     Cell,
+    Charts,
     Confusion,
     Grid,
     Part,
@@ -30,9 +32,9 @@ POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2024; --soft: #60646c; --line: #dfe1e6; --back: #fff; --card: #f7f8fa;
-  --tint: 40, 98, 216; --good: #18794e; --bad: #c62a2f; }
+  --tint: 40, 98, 216; --good: #18794e; --bad: #c62a2f; --lit: 44%; }
 @media (prefers-color-scheme: dark) { :root { --ink: #edeef0; --soft: #a5a9b0; --line: #363a3f; --back: #111316;
-  --card: #1a1d21; --tint: 94, 152, 255; --good: #4cc38a; --bad: #ff8b88; } }
+  --card: #1a1d21; --tint: 94, 152, 255; --good: #4cc38a; --bad: #ff8b88; --lit: 66%; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--back); color: var(--ink); font: 16px/1.55 system-ui, sans-serif; }
 main { max-width: 60rem; margin: 0 auto; padding: 2rem 1.1rem 5rem; }
@@ -73,6 +75,18 @@ audio { height: 32px; width: 13rem; max-width: 60vw; }
 .card { background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: .5rem; max-width: 100%;
   display: inline-block; }
 .card img { display: block; max-width: 100%; height: auto; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 25rem), 1fr)); gap: 1.4rem 2rem; }
+.chart h4 { margin: 0 0 .15rem; font-size: .92rem; font-weight: 600; }
+.chart svg { display: block; width: 100%; height: auto; }
+.chart text { font-size: 11px; fill: var(--soft); } .chart .name { font-style: italic; }
+.chart path { fill: none; stroke: hsl(var(--h, 0) 68% var(--lit)); stroke-width: 1.7; stroke-linejoin: round; }
+.chart .apart g:nth-of-type(even) .line { stroke-dasharray: 7 3; }
+.chart .faint { stroke-width: .8; opacity: .3; } .chart .rule { stroke: var(--line); stroke-width: 1; }
+.chart circle { fill: hsl(var(--h) 68% var(--lit)); }
+.keys { display: flex; flex-wrap: wrap; gap: 0 .9rem; margin: 0 0 .3rem; font-size: .8rem; color: var(--soft); }
+.keys span::before { content: ""; display: inline-block; width: .9em; height: .22em; margin-right: .35em;
+  vertical-align: middle; border-radius: 2px; background: hsl(var(--h) 68% var(--lit)); }
+.keys b { font-weight: 500; color: var(--ink); font-variant-numeric: tabular-nums; }
 """.strip()
 
 
@@ -114,11 +128,12 @@ def _prose(part: Prose) -> str:
 def _table(part: Table) -> str:
     kinds = [_kind(part, column) for column in range(len(part.head))]
     head = "".join(f"<th{kind}>{escape(cell)}</th>" for kind, cell in zip(kinds, part.head, strict=True))
+    above = f"<thead><tr>{head}</tr></thead>" if any(part.head) else ""
     rows = []
     for first, *rest in part.rows:
         cells = "".join(_data(cell, kind) for kind, cell in zip(kinds[1:], rest, strict=True))
         rows.append(f"<tr><th>{escape(first)}</th>{cells}</tr>")
-    table = f'<table class="lines"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table>'
+    table = f'<table class="lines">{above}<tbody>{"".join(rows)}</tbody></table>'
     return _figure(table, part.caption)
 
 
@@ -135,6 +150,10 @@ def _data(cell: str, kind: str) -> str:
 def _picture(part: Picture) -> str:
     image = f'<img src="{_address(part.media, part.data)}" alt="{escape(part.caption)}">'
     return _figure(f'<div class="card">{image}</div>', part.caption)
+
+
+def _charts(part: Charts) -> str:
+    return _figure(f'<div class="charts">{"".join(map(svg, part.charts))}</div>', part.caption)
 
 
 def _confusion(part: Confusion) -> str:
@@ -204,6 +223,7 @@ WRITERS: Mapping[type, Callable[[Any], str]] = {
     Prose: _prose,
     Table: _table,
     Picture: _picture,
+    Charts: _charts,
     Confusion: _confusion,
     Grid: _grid,
     Verbatim: _verbatim,

@@ -88,7 +88,41 @@ class Verbatim:
     text: str
 
 
-Part = Prose | Table | Picture | Grid | Confusion | Verbatim
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A named line of a chart, (x, y) from left to right."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Lines over one pair of axes.
+
+    x         what the horizontal axis counts
+    log       its values may stand on a logarithmic axis, where that shows more
+    ordered   the lines have an order of their own (levels of noise), which their colours show
+    smoothed  long lines are averaged, with their single values faint behind
+    """
+
+    title: str
+    lines: Sequence[Line]
+    x: str = "step"
+    log: bool = False
+    ordered: bool = False
+    smoothed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charts:
+    """Charts side by side, as many as there is room for."""
+
+    charts: Sequence[Chart]
+    caption: str = ""
+
+
+Part = Prose | Table | Picture | Grid | Confusion | Verbatim | Charts
 
 
 @dataclass(frozen=True, kw_only=True)

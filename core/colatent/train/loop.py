@@ -161,6 +161,7 @@ class Trainer:
     def _check_finite(self, loss: float, norm: float, drawn: Sequence[Drawn], parts: dict[str, float]) -> None:
         if math.isfinite(loss) and math.isfinite(norm):
             return
+        self.folder.log({"stage": self.stage.name, "step": self.step + 1, "loss": loss, **parts, "grad_norm": norm})
         keys = ", ".join(one.key for one in drawn[:4])
         bad = ", ".join(f"{name} {value:.3g}" for name, value in parts.items())
         what = f"loss {loss:.3g} ({bad}), gradient norm {norm:.3g} at step {self.step} on samples {keys}, ..."

@@ -1,0 +1,167 @@
+"""`colatent runs`: the runs in a folder: what there is, how they compare, and what they no longer need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from colatent.checkpoint.clean import Leftover
+    from colatent.checkpoint.run import RunFolder
+    from colatent.evaluate.run_facts import RunFacts
+
+HOME = "runs"
+"""Where runs are, unless the command line says otherwise."""
+
+FOLDER = click.argument("folder", default=HOME, type=click.Path())
+JSON = click.option("--json", "as_json", is_flag=True, help="A JSON document instead of a table.")
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def runs(ctx: click.Context) -> None:
+    """List, compare and clean run folders.
+
+    Example: colatent runs list
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+@runs.command("list", epilog="Example: colatent runs list runs --json")
+@FOLDER
+@JSON
+def list_(folder: str, as_json: bool) -> None:
+    """Show each run's stages, last loss, size and state.
+
+    FOLDER holds run folders, or is one; default: runs.
+    """
+    from colatent.cli.show import print_json, print_table
+    from colatent.evaluate.run_facts import find_runs
+    from colatent.evaluate.run_report import as_document
+
+    found = _facts(find_runs(folder))
+    if as_json:
+        print_json([as_document(run) for run in found])
+    elif found:
+        print_table([("run", "stages", "loss", "last change", "size", "state"), *map(_line, found)])
+    else:
+        click.echo(f"no runs in {folder}")
+
+
+def _facts(paths: list[Path]) -> list[RunFacts]:
+    """Of every run that can be read; the others are named, and do not hide these."""
+    from colatent.errors import UserError
+    from colatent.evaluate.run_facts import run_facts
+
+    found = []
+    for path in paths:
+        try:
+            found.append(run_facts(path))
+        except UserError as error:
+            click.echo(f"colatent: {error}", err=True)
+    return found
+
+
+def _line(run: RunFacts) -> tuple[str, ...]:
+    from colatent.evaluate.run_words import moment, size
+
+    loss, stages = run.loss(), ", ".join(f"{name} {stage}" for name, stage in run.stages.items())
+    return (run.name, stages, "" if loss is None else f"{loss:.4g}", moment(run.changed), size(run.size), run.state)
+
+
+@runs.command(epilog="Example: colatent runs compare runs/a runs/b")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="RUN RUN...")
+@JSON
+def compare(paths: tuple[str, ...], as_json: bool) -> None:
+    """Show the settings in which runs differ, and their last figures.
+
+    Two or more run folders, in any state. `colatent report` draws them.
+    """
+    from colatent.cli.show import print_json, print_table
+    from colatent.evaluate.run_facts import run_facts
+    from colatent.evaluate.run_report import run_document
+    from colatent.evaluate.run_words import names
+
+    if len(paths) < 2:
+        raise click.UsageError("name two runs or more")
+    found = [run_facts(path) for path in paths]
+    document = run_document(found)
+    if as_json:
+        print_json(document)
+        return
+    differing = [(key, *row) for key, row in document["differences"].items()]
+    print_table([("setting", *names(found)), *(differing or [("(none differs)", *[""] * len(found))])])
+    click.echo()
+    print_table([("last figure", *names(found)), *_last(document["runs"])])
+
+
+def _last(documents: list[dict[str, Any]]) -> list[tuple[str, ...]]:
+    figures = [
+        {f"{stage} {name}": value for stage, some in one["last"].items() for name, value in some.items()}
+        for one in documents
+    ]
+    every = dict.fromkeys(name for some in figures for name in some)
+    return [(name, *(f"{some[name]:.4g}" if name in some else "" for some in figures)) for name in every]
+
+
+@runs.command(epilog="Example: colatent runs clean --dry-run")
+@FOLDER
+@click.option("--keep", default=1, show_default=True, type=click.IntRange(1), help="Checkpoints that stay, by stage.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(folder: str, keep: int, dry_run: bool, yes: bool) -> None:
+    """Remove superseded checkpoints and what crashes left.
+
+    FOLDER holds run folders, or is one; default: runs. Of finished runs the newest valid checkpoint of each stage
+    stays; of stopped ones all do. A run that is under way is not touched.
+    """
+    from colatent.checkpoint.clean import leftovers, remove
+    from colatent.evaluate.run_words import size
+
+    found = _readable(folder)
+    protect = [path for run in found for path in _named(run)]
+    gone = {run: some for run in found if (some := leftovers(run, keep=keep, protect=protect))}
+    total = sum(one.size for some in gone.values() for one in some)
+    for some in gone.values():
+        _say(some)
+    if not gone or dry_run:
+        click.echo(f"{size(total)} would be freed" if gone else "nothing to remove")
+        return
+    if not yes:
+        click.confirm(f"remove these and free {size(total)}?", abort=True)
+    freed = sum(remove(run, some, keep=keep, protect=protect) for run, some in gone.items())
+    click.echo(f"{size(freed)} freed")
+
+
+def _readable(folder: str) -> list[RunFolder]:
+    """The runs whose state can be read; the others are named, and stay as they are."""
+    from colatent.checkpoint.run import RunFolder
+    from colatent.errors import UserError
+    from colatent.evaluate.run_facts import find_runs
+
+    found = []
+    for run in map(RunFolder.open, find_runs(folder)):
+        try:
+            run.state()
+        except UserError as error:
+            click.echo(f"colatent: {error}", err=True)
+        else:
+            found.append(run)
+    return found
+
+
+def _named(run: RunFolder) -> list[Path]:
+    """Step folders that a run's config names: it starts from their weights."""
+    from colatent.evaluate.run_settings import settings
+
+    return [Path(value) for value in settings(run).values() if "step-" in value]
+
+
+def _say(some: list[Leftover]) -> None:
+    from colatent.evaluate.run_words import size
+
+    for one in some:
+        click.echo(f"{one.path}  {size(one.size)}  {one.reason}")

@@ -86,7 +86,7 @@ class CodecStage:
             noise = [(*names[:3], one.epoch, one.key) for one in held]
             records = stream.codec.encode(items, generator=torch_generator(*names, "encode"))
             assert isinstance(stream.codec, TrainableCodec)
-            losses = stream.codec.losses(items, draw(records, noise), generator=torch_generator(*names, "losses"))
+            losses = stream.codec.losses(items, draw_each(records, noise), generator=torch_generator(*names, "losses"))
             weights = self._weights.of(name, losses)
             for key, value in losses.items():
                 total = total + share * weights[key] * value
@@ -177,18 +177,18 @@ def score(run: Run, stream: Stream, *, batch: int) -> float:
     for drawn in run.sources.held(SCORE_SAMPLES // len(run.sources.heldout), seed=0).values():
         for number, some in enumerate(batches(run.items(drawn, stream.name), batch)):
             names = (run.config.seed, "score", stream.name)
-            latents = draw(stream.codec.encode(some), numbered(names, len(some), first=number * batch))
+            latents = draw(stream.codec.encode(some), names, first=number * batch)
             good, total = stream.codec.reconstruction_score(some, latents)  # type: ignore[attr-defined]
             right, count = right + good, count + total
     return right / max(1, count)
 
 
-def numbered(names: Sequence[Name], count: int, *, first: int = 0) -> list[tuple[Name, ...]]:
-    """Names of so many draws, numbered from `first`."""
-    return [(*names, number) for number in range(first, first + count)]
+def draw(records: Sequence[Encoded], names: Sequence[Name], *, first: int = 0) -> list[Latents]:
+    """One posterior sample per record; they are numbered from `first`."""
+    return draw_each(records, [(*names, number) for number in range(first, first + len(records))])
 
 
-def draw(records: Sequence[Encoded], names: Sequence[Sequence[Name]]) -> list[Latents]:
+def draw_each(records: Sequence[Encoded], names: Sequence[Sequence[Name]]) -> list[Latents]:
     """One posterior sample per record, each by names of its own."""
     return [
         record.sample(normal(record.mean_LC.shape, *some, "posterior").to(record.mean_LC.device))
@@ -210,7 +210,7 @@ def latent_statistics(codec: Codec, items: Sequence[Item], names: Sequence[Name]
     drawn = []
     for number, some in enumerate(batches(items, 32)):
         records = codec.encode(some)
-        for record, latents in zip(records, draw(records, numbered((*names, number), len(some))), strict=True):
+        for record, latents in zip(records, draw(records, (*names, number)), strict=True):
             drawn.append(latents.z_LC[(record.units_L > 0).to(latents.z_LC.device)].float().cpu())
     z_NC = torch.cat(drawn)
     return z_NC.mean(0), z_NC.std(0)

@@ -1,0 +1,54 @@
+"""Damaged samples: counted, named, and too many of them refused.
+
+A sample is counted once, by its place in the data, however often and in whatever order it is met. So the count of a run
+depends on which samples it drew and on nothing else: not on workers, and over a whole epoch not on the seed. It is not
+part of a checkpoint. A resumed run counts anew what it meets again, so it may stop later than one that was never
+stopped; what is found when the data are opened (a shard cut short) is counted at once, and alike every time.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+from colatent.errors import UserError
+
+LAST = 3
+"""Errors that are told when a run stops."""
+
+
+class Damage:
+    """What is known to be damaged of one dataset.
+
+    share  of its samples that may be
+    total  samples
+    where  how errors call the dataset
+    """
+
+    def __init__(self, *, share: float, total: int, where: str) -> None:
+        self.share, self.total, self.where = share, total, where
+        self._found: dict[tuple[int, int], str] = {}
+        self._lost: list[str] = []
+        self._count = 0
+
+    def __contains__(self, place: tuple[int, int]) -> bool:
+        return place in self._found
+
+    def note(self, place: tuple[int, int], reason: str) -> None:
+        """Count the sample at a place (its shard, its row there), unless it is known."""
+        if place in self._found:
+            return
+        self._found[place] = reason
+        self._tell(reason, 1)
+
+    def lose(self, count: int, reason: str) -> None:
+        """Count samples that nothing is known of but that they are not there any more."""
+        self._lost.append(reason)
+        self._tell(reason, count)
+
+    def _tell(self, reason: str, count: int) -> None:
+        self._count += count
+        if self._count > self.share * self.total:
+            last = "; ".join([*self._lost, *self._found.values()][-LAST:])
+            what = f"{self._count} of {self.total} samples are damaged, more than damaged={self.share:g} allows: {last}"
+            raise UserError(what, where=self.where, do="mend the data, or allow more")
+        warnings.warn(f"{self.where}: damaged, and replaced by the next sample: {reason}", stacklevel=2)

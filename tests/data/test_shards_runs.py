@@ -1,0 +1,36 @@
+"""The whole path: a text is packed, a run trains on the shards, and stopped and resumed it is the run that was not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from colatent.cli.main import main
+from plugins_for_tests.runs import TEXT, assert_same_run, changed, run
+from plugins_for_tests.stops import PowerCutError, StopsAt
+
+STAGES = {"codec": {"steps": 5, "batch": 4, "save_every": 2}, "prior": {"steps": 5, "batch": 4, "save_every": 2}}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed text of 60 lines."""
+    folder = tmp_path_factory.mktemp("packed")
+    (folder / "lines.txt").write_text("".join(f"line {i} of sixty, which is long enough\n" for i in range(60)))
+    assert main(["data", "pack", str(folder / "lines.txt"), str(folder / "shards"), "--quiet"]) == 0
+    return folder / "shards"
+
+
+def tree_of(shards: Path) -> dict:
+    source = {"dataset": "shards", "config": {"path": str(shards)}}
+    return changed(TEXT, data__sources={"lines": source}, stages=STAGES)
+
+
+def test_a_packed_text_trains_and_resumes_to_the_same(shards: Path, tmp_path: Path) -> None:
+    tree = tree_of(shards)
+    whole = run(tree, tmp_path / "whole")
+    with pytest.raises(PowerCutError):
+        run(tree, tmp_path / "cut", reporter=StopsAt("prior", 3, None))
+    run(tree, tmp_path / "cut", resume=True)
+    assert_same_run(whole, tmp_path / "cut")

@@ -9,6 +9,7 @@ stopped; what is found when the data are opened (a shard cut short) is counted a
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 
 from colatent.errors import UserError
 
@@ -20,7 +21,7 @@ class Damage:
     """What is known to be damaged of one dataset.
 
     share  of its samples that may be
-    total  samples
+    total  samples that are there
     where  how errors call the dataset
     """
 
@@ -28,27 +29,28 @@ class Damage:
         self.share, self.total, self.where = share, total, where
         self._found: dict[tuple[int, int], str] = {}
         self._lost: list[str] = []
-        self._count = 0
+        self._gone = 0
 
     def __contains__(self, place: tuple[int, int]) -> bool:
         return place in self._found
 
-    def note(self, place: tuple[int, int], reason: str) -> None:
-        """Count the sample at a place (its shard, its row there), unless it is known."""
-        if place in self._found:
-            return
-        self._found[place] = reason
-        self._tell(reason, 1)
+    def note(self, places: Iterable[tuple[int, int]], reason: str) -> None:
+        """Count the samples at these places (their shard, their row there), those that are known not again."""
+        fresh = [place for place in places if place not in self._found]
+        if fresh:
+            self._found |= dict.fromkeys(fresh, reason)
+            self._tell(reason)
 
     def lose(self, count: int, reason: str) -> None:
-        """Count samples that nothing is known of but that they are not there any more."""
+        """Count samples of which nothing is known but that they are not there any more."""
         self._lost.append(reason)
-        self._tell(reason, count)
+        self._gone += count
+        self._tell(reason)
 
-    def _tell(self, reason: str, count: int) -> None:
-        self._count += count
-        if self._count > self.share * self.total:
-            last = "; ".join([*self._lost, *self._found.values()][-LAST:])
-            what = f"{self._count} of {self.total} samples are damaged, more than damaged={self.share:g} allows: {last}"
+    def _tell(self, reason: str) -> None:
+        count, of = self._gone + len(self._found), self.total + self._gone
+        if count > self.share * of:
+            last = "; ".join(list(dict.fromkeys([*self._lost, *self._found.values()]))[-LAST:])
+            what = f"{count} of {of} samples are damaged, more than damaged={self.share:g} allows: {last}"
             raise UserError(what, where=self.where, do="mend the data, or allow more")
-        warnings.warn(f"{self.where}: damaged, and replaced by the next sample: {reason}", stacklevel=2)
+        warnings.warn(f"{self.where}: damaged, and passed over: {reason}", stacklevel=2)

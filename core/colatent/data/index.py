@@ -33,7 +33,8 @@ class Shard(Settings):
 
     keys     of its samples, in the archive's order
     members  of each sample: the files by the suffix of their names
-    lost     samples that are thought to have stood where the archive cannot be read
+    problem  why an archive without index could not be read to its end; empty where it could
+    lost     samples that are thought to have stood there
     """
 
     name: str = Field(pattern=r"^[\w-][\w.-]*\.tar$")
@@ -41,6 +42,7 @@ class Shard(Settings):
     sha256: str = ""
     keys: tuple[str, ...]
     members: tuple[dict[Suffix, Member], ...]
+    problem: str = ""
     lost: NonNegativeInt = 0
 
     @model_validator(mode="after")
@@ -93,6 +95,7 @@ def parse_index(data: bytes, *, where: str) -> list[Shard]:
     if payload["format"] != FORMAT:
         do = "use the colatent that packed it, or pack the data again"
         raise UserError(f"written by format {payload['format']!r}, this colatent reads {FORMAT}", where=where, do=do)
+    # What is sealed are the bytes: what stands round them is no part of what is read.
     lines = data.partition(b'"shards": [\n')[2].removesuffix(b"\n]\n}\n")
     if payload.get("sha256") != hashlib.sha256(lines).hexdigest():
         raise UserError("does not match its own hash", where=where, do=DAMAGED)

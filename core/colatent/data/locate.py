@@ -93,6 +93,6 @@ def _scanned(path: Path) -> Located:
 def _scan(path: Path, size: int, changed: int) -> Shard:
     """An archive's record, made once although each split opens its own; size and time tell whether it is still it."""
     found = scan(path)
-    said = f"{len(found.keys)} samples, found by looking through it; its files have no checksums"
-    warnings.warn(f"{path} has no {INDEX}: {said}", stacklevel=2)
+    what = f"{path} has no {INDEX}: {len(found.keys)} samples were found by looking through it, without checksums"
+    warnings.warn(f"{what}; {found.problem}" if found.problem else what, stacklevel=2)
     return found

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import re
 import tarfile
-import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,15 +27,20 @@ PICKLES = frozenset({"pyd", "pkl", "pickle", "pth", "pt", "ckpt", "joblib", "dil
 BLOCK = tarfile.BLOCKSIZE
 
 
+def is_pickle(suffix: str) -> bool:
+    """Whether files of this suffix are pickles."""
+    return suffix.rpartition(".")[2].lower() in PICKLES
+
+
 def check_suffix(suffix: str, *, name: str, where: str) -> None:
     """Refuse a file that is a pickle by its name."""
-    if suffix.rpartition(".")[2].lower() in PICKLES:
+    if is_pickle(suffix):
         what = f"{name!r} is a pickle by its name, and reading one can run code"
         raise UserError(what, where=where, do="store arrays as .npy or .safetensors, all else as its own format")
 
 
 def scan(path: Path, *, hashed: bool = False) -> Shard:
-    """The record of an archive. Where it cannot be read to its end, what is lost is estimated and told.
+    """The record of an archive. Where it cannot be read to its end, what is lost is estimated.
 
     hashed  whether to read every file too, for its checksum
     """
@@ -48,13 +53,12 @@ def scan(path: Path, *, hashed: bool = False) -> Shard:
                 _add(samples, name, (start, length, _hash(file, start, length) if hashed else ""), where=str(path))
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror or error})", where=str(path), do="check the path") from error
-    lost = 0
+    problem, lost = "", 0
     if reader.problem:
+        problem = f"{reader.problem} after byte {reader.end} of {size}"
         lost = max(1, round((size - reader.end) * len(samples) / max(reader.end, BLOCK)))
-        what = f"{path}: {reader.problem} after byte {reader.end} of {size}; about {lost} samples are lost"
-        warnings.warn(what, stacklevel=2)
     keys, members = tuple(key for key, _ in samples), tuple(files for _, files in samples)
-    return Shard(name=_plain(path.name), size=size, keys=keys, members=members, lost=lost)
+    return Shard(name=_plain(path.name), size=size, keys=keys, members=members, problem=problem, lost=lost)
 
 
 class _Reader:
@@ -74,6 +78,9 @@ class _Reader:
             with tarfile.open(fileobj=self._file, mode="r:") as archive:
                 for info in archive:
                     archive.members = []  # type: ignore[attr-defined]  # it would keep them all
+                    if info.size < 0:
+                        self.problem = f"{info.name[:80]!r} has a negative size"
+                        return
                     if info.offset_data + info.size > self._size:
                         self.problem = f"it is cut short in {info.name[:80]!r}"
                         return
@@ -81,7 +88,7 @@ class _Reader:
                     if not info.isdir():
                         yield _checked(info, where=where), info.offset_data, info.size
                 self._check_end(archive.offset)
-        except (tarfile.TarError, ValueError, IndexError, KeyError, OverflowError) as error:
+        except (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError) as error:
             if isinstance(error, UserError):
                 raise
             if not self.end:
@@ -95,6 +102,8 @@ class _Reader:
             self.problem = "it is cut short"
         elif block.strip(b"\0"):
             self.problem = "a header is damaged"
+        elif any(chunk.strip(b"\0") for chunk in iter(partial(self._file.read, 2**20), b"")):
+            self.problem = "something follows its end"
 
 
 def _checked(info: tarfile.TarInfo, *, where: str) -> str:

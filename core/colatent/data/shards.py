@@ -19,7 +19,7 @@ from colatent.data.damage import Damage
 from colatent.data.dataset import Opener, Sample, Split
 from colatent.data.index import Shard, checksum, suffixes_of
 from colatent.data.locate import locate
-from colatent.data.scan import check_suffix
+from colatent.data.scan import is_pickle
 from colatent.errors import UserError
 
 
@@ -50,8 +50,8 @@ class ShardsConfig(Settings):
     @classmethod
     def _no_pickles(cls, fields: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         for field, suffixes in fields.items():
-            for suffix in suffixes:
-                check_suffix(suffix, name=suffix, where=field)
+            if any(map(is_pickle, suffixes)):
+                raise ValueError(f"{field} names pickles, and reading one can run code")
         return fields
 
 
@@ -114,7 +114,7 @@ class Shards:
             try:
                 return self._read(place)
             except _DamagedError as error:
-                self._damage.note(place, str(error))
+                self._damage.note([place], str(error))
         raise UserError("every sample is damaged", where=self._config.path, do="mend the data")
 
     def _read(self, place: tuple[int, int]) -> Sample:
@@ -142,15 +142,15 @@ class Shards:
     def _note_lost(self) -> None:
         """Count what is known to be damaged before anything is read: shards that are missing or not whole."""
         for number, file in enumerate(self._files):
-            size = file.path.stat().st_size if file.path.is_file() else 0
-            if file.shard.lost:
-                self._damage.lose(file.shard.lost, f"{file.shard.name} cannot be read to its end")
-            if size >= file.shard.size:
-                continue
-            for row, (key, files) in enumerate(zip(file.shard.keys, file.shard.members, strict=True)):
-                if any(start + length > size for start, length, _ in files.values()):
-                    reason = f"{file.shard.name}, sample {key[:80]}: the shard has {size} bytes of {file.shard.size}"
-                    self._damage.note((number, row), reason)
+            shard, size = file.shard, file.path.stat().st_size if file.path.is_file() else 0
+            if shard.lost:
+                self._damage.lose(shard.lost, f"{shard.name}: {shard.problem}, about {shard.lost} samples are lost")
+            cut = [row for row, files in enumerate(shard.members) if any(sum(one[:2]) > size for one in files.values())]
+            if cut:
+                keys = f"sample{'s' if len(cut) > 1 else ''} {shard.keys[cut[0]][:80]}"
+                keys += f" to {shard.keys[cut[-1]][:80]}" if len(cut) > 1 else ""
+                reason = f"{shard.name}, {keys}: the shard has {size} bytes of {shard.size}"
+                self._damage.note([(number, row) for row in cut], reason)
 
 
 def _bytes(path: Path, start: int, size: int) -> bytes:

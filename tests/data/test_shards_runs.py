@@ -34,3 +34,12 @@ def test_a_packed_text_trains_and_resumes_to_the_same(shards: Path, tmp_path: Pa
         run(tree, tmp_path / "cut", reporter=StopsAt("prior", 3, None))
     run(tree, tmp_path / "cut", resume=True)
     assert_same_run(whole, tmp_path / "cut")
+
+
+def test_workers_change_nothing_of_a_run_nor_does_their_number_when_it_is_resumed(shards: Path, tmp_path: Path) -> None:
+    tree = tree_of(shards)
+    whole = run(tree, tmp_path / "whole")
+    with pytest.raises(PowerCutError):
+        run(tree, tmp_path / "cut", "data.workers=1", reporter=StopsAt("prior", 3, None))
+    run(tree, tmp_path / "cut", resume=True)
+    assert_same_run(whole, tmp_path / "cut")

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 
 from colatent.errors import UserError
 
+Found = tuple[list[tuple[int, int]], str]
+"""Places, and what is wrong with the samples there."""
 LAST = 3
 """Errors that are told when a run stops."""
 
@@ -23,6 +25,7 @@ class Damage:
     share  of its samples that may be
     total  samples that are there
     where  how errors call the dataset
+    silent whether it neither tells nor stops, because another one counts
     """
 
     def __init__(self, *, share: float, total: int, where: str) -> None:
@@ -30,6 +33,7 @@ class Damage:
         self._found: dict[tuple[int, int], str] = {}
         self._lost: list[str] = []
         self._gone = 0
+        self.silent = False
 
     def __contains__(self, place: tuple[int, int]) -> bool:
         return place in self._found
@@ -41,6 +45,10 @@ class Damage:
             self._found |= dict.fromkeys(fresh, reason)
             self._tell(reason)
 
+    def news(self) -> list[Found]:
+        """All that was noted."""
+        return [([place], reason) for place, reason in self._found.items()]
+
     def lose(self, count: int, reason: str) -> None:
         """Count samples of which nothing is known but that they are not there any more."""
         self._lost.append(reason)
@@ -48,6 +56,8 @@ class Damage:
         self._tell(reason)
 
     def _tell(self, reason: str) -> None:
+        if self.silent:
+            return
         count, of = self._gone + len(self._found), self.total + self._gone
         if count > self.share * of:
             last = "; ".join(list(dict.fromkeys([*self._lost, *self._found.values()]))[-LAST:])

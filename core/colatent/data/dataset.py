@@ -83,3 +83,21 @@ class StoredDataset(Protocol):
     def open_with(self, field: str, opener: Opener) -> None:
         """Open the files of a field in this way from now on. Raises `UserError` where another way was said before."""
         ...
+
+
+@runtime_checkable
+class ScoutedDataset(Protocol):
+    """A dataset that passes over damaged samples and counts them. Where copies of it read ahead in other processes,
+    they only note what they find, and the one that the run has counts it when the samples are used."""
+
+    def scout(self) -> None:
+        """Note what is damaged from now on, and neither tell nor stop."""
+        ...
+
+    def news(self) -> list[Any]:
+        """What is known to be damaged."""
+        ...
+
+    def learn(self, news: Sequence[Any]) -> None:
+        """Count what a copy noted and is not known yet, as if it had been found here."""
+        ...

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from colatent.config.schema import Settings
-from colatent.data.damage import Damage
+from colatent.data.damage import Damage, Found
 from colatent.data.dataset import Opener, Sample, Split
 from colatent.data.index import Shard, checksum, suffixes_of
 from colatent.data.locate import locate
@@ -104,6 +104,19 @@ class Shards:
             what = f"field {field!r} is read by two streams whose codecs are set up differently"
             raise UserError(what, where=self._config.path, do="set both up alike, or pack the files under two suffixes")
         self._openers[field] = opener
+
+    def scout(self) -> None:
+        """See `ScoutedDataset.scout`."""
+        self._damage.silent = True
+
+    def news(self) -> list[Found]:
+        """See `ScoutedDataset.news`."""
+        return self._damage.news()
+
+    def learn(self, news: Sequence[Found]) -> None:
+        """See `ScoutedDataset.learn`."""
+        for places, reason in news:
+            self._damage.note(places, reason)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Sample `index`, or where it is damaged the next one that is not."""

@@ -10,6 +10,7 @@ from colatent.config.checks import validate
 from colatent.config.schema import RunConfig, SegmentConfig
 from colatent.data.dataset import Dataset, FieldedDataset, Opener, StoredDataset
 from colatent.data.mixture import Drawn, Mixture, first_samples
+from colatent.data.prefetch import Prefetching
 from colatent.errors import UserError
 from colatent.plugins import CodecInfo
 from colatent.plugins.items import StoredCodec
@@ -27,10 +28,25 @@ class Sources:
     fields: Mapping[str, str]
     sizes: Mapping[str, int] = field(default_factory=dict)
 
-    def mixture(self, *, seed: int, stream: str | None = None, whole: bool = False) -> Mixture:
-        """The training samples; with `stream`, of the sources that have it; `whole`: a step's are all of one source."""
+    def mixture(
+        self,
+        *,
+        seed: int,
+        stream: str | None = None,
+        whole: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        workers: int = 0,
+    ) -> Mixture:
+        """The training samples; with `stream`, of the sources that have it; `whole`: a step's are all of one source.
+
+        rank, world  whose share of each step it gives, and among how many
+        workers      processes that read ahead
+        """
         names = [name for name in self.training if stream is None or stream in self.streams_of(name)]
-        return Mixture({name: self.training[name] for name in names}, seed=seed, whole=whole, sizes=self.sizes)
+        chosen = {name: self.training[name] for name in names}
+        share: dict[str, Any] = {"seed": seed, "whole": whole, "sizes": self.sizes, "rank": rank, "world": world}
+        return Prefetching(chosen, **share, workers=workers) if workers else Mixture(chosen, **share)
 
     def streams_of(self, source: str) -> set[str]:
         """The streams in a source's sequences."""

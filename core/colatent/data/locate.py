@@ -58,9 +58,7 @@ def _locate_one(name: str, cache: Cache) -> list[Located]:
         what = f"{scheme[0]} is not a way by which shards come"
         raise UserError(what, where=name, do="give a path on this disk or an address that begins with https://")
     if name.endswith(f"/{INDEX}"):
-        index = cache.fetch(name)
-        shards = parse_index(index.read_bytes(), where=name)
-        base = name.removesuffix(INDEX)
+        base, shards = name.removesuffix(INDEX), _shards(cache.fetch(name), where=name)
         return [Located(path=cache.fetch(base + one.name, shard=one), shard=one) for one in shards]
     return [_scanned(cache.fetch(name))]
 
@@ -80,8 +78,7 @@ def _local(path: Path) -> list[Located]:
 
 
 def _indexed(index: Path) -> list[Located]:
-    shards = parse_index(index.read_bytes(), where=str(index))
-    return [Located(path=index.parent / one.name, shard=one) for one in shards]
+    return [Located(path=index.parent / one.name, shard=one) for one in _shards(index, where=str(index))]
 
 
 def _scanned(path: Path) -> Located:
@@ -89,9 +86,21 @@ def _scanned(path: Path) -> Located:
     return Located(path=path, shard=_scan(path, facts.st_size, facts.st_mtime_ns))
 
 
+def _shards(index: Path, *, where: str) -> tuple[Shard, ...]:
+    facts = index.stat()
+    return _read(index, facts.st_size, facts.st_mtime_ns, where=where)
+
+
+# Each split of a dataset opens its own; records are made once, and size and time tell whether a file is still the same.
+
+
+@lru_cache(maxsize=16)
+def _read(index: Path, size: int, changed: int, *, where: str) -> tuple[Shard, ...]:
+    return tuple(parse_index(index.read_bytes(), where=where))
+
+
 @lru_cache(maxsize=1024)
 def _scan(path: Path, size: int, changed: int) -> Shard:
-    """An archive's record, made once although each split opens its own; size and time tell whether it is still it."""
     found = scan(path)
     what = f"{path} has no {INDEX}: {len(found.keys)} samples were found by looking through it, without checksums"
     warnings.warn(f"{what}; {found.problem}" if found.problem else what, stacklevel=2)

@@ -109,7 +109,7 @@ def test_the_users_cache_is_the_default(offered: Server, tmp_path: Path, monkeyp
     ("path", "change", "line"),
     [
         ("/d/000001.tar", lambda data: None, r"000001\.tar: cannot be fetched \(Not Found\)"),
-        ("/d/000001.tar", lambda data: data[:-1], r"000001\.tar: 10239 bytes came, 10240 were promised|\d+ bytes came"),
+        ("/d/000001.tar", lambda data: data[:-1], r"000001\.tar: \d+ bytes came, \d+ were promised; try"),
         ("/d/000001.tar", lambda data: b"x" + data[1:], r"is not what its index says \(sha256\)"),
         ("/d/000001.tar", lambda data: "http://127.0.0.1/x.tar", r"leads to http://127\.0\.0\.1/x\.tar, which is not"),
         ("/d/000001.tar", lambda data: "file:///etc/passwd", r"cannot be fetched \("),

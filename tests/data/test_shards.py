@@ -156,6 +156,16 @@ def test_names_never_become_paths(tmp_path: Path, in_tmp: Path) -> None:
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["some.tar"]
 
 
+def test_names_of_strangers_do_not_reach_the_terminal_as_they_are(tmp_path: Path) -> None:
+    members = [("\x1b[2Ja.md", b"one"), ("b.txt", b"two"), ("c.txt", b"two"), ("d." + "İ" * 100, b"")]
+    with pytest.warns(UserWarning, match="3 samples"):
+        dataset = opened(archive(tmp_path / "some.tar", members), fields={"text": "txt"}, heldout=0.01)
+    with pytest.raises(UserError) as caught:
+        texts(dataset), texts(opened(tmp_path / "some.tar", split="heldout", fields={"text": "txt"}))
+    assert r"sample '\x1b[2Ja': has no text (txt)" in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize(
     "path", ["pipe:cat a.tar", "http://x.org/a.tar", "file:///a.tar", "s3://b/a.tar", "https:a", "gs:x"]
 )

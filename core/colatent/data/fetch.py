@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import sys
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
@@ -84,8 +85,10 @@ def _download(address: str, path: Path) -> int | None:
     """Write what lies at an address to a new file; gives the size that the server says."""
     opener = urllib.request.build_opener(_OnlyHttps)
     with opener.open(address, timeout=TIMEOUT) as answer, open(path, "xb") as file:
+        promised = answer.headers.get("Content-Length", "")
+        size = f" ({int(promised) / 2**20:,.1f} MiB)" if promised.isdigit() else ""
+        print(f"colatent: fetching {address}{size}", file=sys.stderr, flush=True)  # it may take long
         shutil.copyfileobj(answer, file, 2**20)
         file.flush()
         os.fsync(file.fileno())
-        promised = answer.headers.get("Content-Length")
-    return int(promised) if promised is not None and promised.isdigit() else None
+    return int(promised) if promised.isdigit() else None

@@ -63,6 +63,11 @@ def checksum(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:DIGITS]
 
 
+def shown(key: str) -> str:
+    """A key for a line that people read: short, and without what would move their cursor."""
+    return key[:80] if key.isprintable() else repr(key[:80])
+
+
 def suffixes_of(shards: Iterable[Shard]) -> list[str]:
     """Every suffix that a file in these shards has, in order."""
     return sorted(set().union(*(shard.suffixes() for shard in shards)))

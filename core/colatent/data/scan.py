@@ -117,9 +117,9 @@ def _checked(info: tarfile.TarInfo, *, where: str) -> str:
 def _add(samples: list[tuple[str, dict[str, Member]]], name: str, member: Member, *, where: str) -> None:
     """Put a file to the sample it belongs to; one whose name has no suffix belongs to none."""
     found = NAMED.fullmatch(name)
-    if found is None or len(found[2]) > LONGEST:
+    if found is None or len(suffix := found[2].lower()) > LONGEST:
         return
-    key, suffix = found[1], found[2].lower()
+    key = found[1]
     check_suffix(suffix, name=name[:80], where=where)
     if not samples or samples[-1][0] != key or suffix in samples[-1][1]:
         samples.append((key, {}))
@@ -133,4 +133,4 @@ def _hash(file: BinaryIO, start: int, size: int) -> str:
 
 def _plain(name: str) -> str:
     """A file's name as a record has it: whatever else stands in it, it is for people only."""
-    return re.sub(r"[^\w.-]", "_", name.removesuffix(".tar")).lstrip(".") + ".tar"
+    return (re.sub(r"[^\w.-]", "_", name.removesuffix(".tar")).lstrip(".") or "shard") + ".tar"

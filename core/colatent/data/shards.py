@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from colatent.config.schema import Settings
 from colatent.data.damage import Damage, Found
 from colatent.data.dataset import Opener, Sample, Split
-from colatent.data.index import Shard, checksum, suffixes_of
+from colatent.data.index import Shard, checksum, shown, suffixes_of
 from colatent.data.locate import locate
 from colatent.data.scan import is_pickle
 from colatent.errors import UserError
@@ -137,7 +137,7 @@ class Shards:
         """The item of one field."""
         file, row = self._files[place[0]], place[1]
         key, files = file.shard.keys[row], file.shard.members[row]
-        title = f"{file.shard.name}, sample {key[:80]}"
+        title = f"{file.shard.name}, sample {shown(key)}"
         suffix = next((suffix for suffix in self._suffixes[field] if suffix in files), None)
         if suffix is None:
             raise _DamagedError(f"{title}: has no {field} ({', '.join(self._suffixes[field])})")
@@ -160,8 +160,8 @@ class Shards:
                 self._damage.lose(shard.lost, f"{shard.name}: {shard.problem}, about {shard.lost} samples are lost")
             cut = [row for row, files in enumerate(shard.members) if any(sum(one[:2]) > size for one in files.values())]
             if cut:
-                keys = f"sample{'s' if len(cut) > 1 else ''} {shard.keys[cut[0]][:80]}"
-                keys += f" to {shard.keys[cut[-1]][:80]}" if len(cut) > 1 else ""
+                keys = f"sample{'s' if len(cut) > 1 else ''} {shown(shard.keys[cut[0]])}"
+                keys += f" to {shown(shard.keys[cut[-1]])}" if len(cut) > 1 else ""
                 reason = f"{shard.name}, {keys}: the shard has {size} bytes of {shard.size}"
                 self._damage.note([(number, row) for row in cut], reason)
 

@@ -61,9 +61,16 @@ def test_an_object_of_json_lines_is_a_sample(tmp_path: Path) -> None:
     }
 
 
+def test_fields_of_any_name_come_through(tmp_path: Path) -> None:
+    (tmp_path / "some.jsonl").write_text('{"_id": 7, "Text": "a", "x-y": true}\n')
+    found = content(pack(open_raw(tmp_path / "some.jsonl"), tmp_path / "out").path)
+    members = {"000000000._id.json": b"7", "000000000.text.txt": b"a", "000000000.x-y.json": b"true"}
+    assert found == members
+
+
 def test_files_of_one_name_are_a_sample(tmp_path: Path) -> None:
     source = tmp_path / "photos"
-    for name in ("b/1.png", "b/1.txt", "a.x.png", "a.x.txt", ".hidden/2.png", "b/.3.png"):
+    for name in ("b/1.png", "b/1.txt", "a.x.png", "a.x.txt", ".hidden/2.png", "b/.3.png", "b/README", "b/4.a b"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(name.encode())
     assert names(pack(open_raw(source), tmp_path / "out").path) == ["a_x.png", "a_x.txt", "b/1.png", "b/1.txt"]
@@ -121,7 +128,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch:
         ("a.jsonl", b"{", r"line 1: is not JSON"),
         ("a.jsonl", b"[" * 100_000, r"line 1: is not JSON"),
         ("a.jsonl", b"[1]", r"line 1: is no JSON object"),
-        ("a.jsonl", b'{"a.b": 1}', r"line 1: field 'a\.b' is not of letters"),
+        ("a.jsonl", b'{"a.b": 1}', r"line 1: field 'a\.b' is not of up to 50 letters"),
+        ("a.jsonl", b'{"a": 1, "A": 2}', r"line 1: two fields differ by capital letters only"),
         ("a.jsonl", b'{"a": null}', r"line 1: holds nothing but null"),
         ("a.jsonl", b'{"a": "a.jsonl"}\n{"a": "b.jsonl"}', r"line 2: a names no file, as it did before: 'b\.jsonl'"),
         ("a.jsonl", b'{"a": "b"}\n{"a": "a.jsonl"}', r"line 2: a names a file, and did not before"),
@@ -152,6 +160,28 @@ def test_a_folder_with_a_pickle_is_refused(tmp_path: Path) -> None:
     (tmp_path / "some" / "x.PT").write_bytes(b"x")
     with pytest.raises(UserError, match=r"'x\.PT' is a pickle by its name, and reading one can run code"):
         open_raw(tmp_path / "some")
+
+
+def test_a_file_that_goes_away_is_told_by_its_name(tmp_path: Path) -> None:
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text(name)
+    raw = open_raw(tmp_path)
+    (tmp_path / "b.txt").unlink()
+    with pytest.raises(
+        UserError, match=r"b\.txt: cannot be read \(No such file or directory\); check it and its rights"
+    ):
+        pack(raw, tmp_path / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_long_and_foreign_names_come_through(tmp_path: Path) -> None:
+    long = "/".join(["x" * 150] * 3)
+    for name in (f"{long}/a.txt", "ключ.txt"):
+        (tmp_path / "some" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "some" / name).write_text(name)
+    packed = pack(open_raw(tmp_path / "some"), tmp_path / "out")
+    assert packed.shards[0].keys == (f"{long}/a", "ключ")
+    assert names(packed.path) == [f"{long}/a.txt", "ключ.txt"]
 
 
 def test_names_that_would_be_one_key_are_refused(tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 from pydantic import ValidationError
 
 from colatent.data.dataset import Opener
-from colatent.data.index import DAMAGED, INDEX, parse_index
+from colatent.data.index import DAMAGED, INDEX, index_bytes, parse_index
 from colatent.data.locate import expand, locate
+from colatent.data.scan import scan
 from colatent.data.shards import Shards, ShardsConfig
 from colatent.errors import UserError
 from colatent_text.codec import TextCodec
@@ -128,6 +129,24 @@ def test_pickles_are_refused_by_name_and_none_runs(name: str, tmp_path: Path, in
     with pytest.raises(ValidationError, match="text names pickles"):
         ShardsConfig(path="x", fields={"text": [name.partition(".")[2]]})
     assert not Path("ran").exists()
+
+
+def test_an_index_that_names_pickles_is_refused(tmp_path: Path, in_tmp: Path) -> None:
+    path = archive(tmp_path / "some.tar", [("a.txt", b"a"), ("b.txt", b"cos\nsystem\n(S'touch ran'\ntR.")])
+    found = scan(path)
+    renamed = found.model_copy(update={"members": tuple({"pkl": files["txt"]} for files in found.members)})
+    (tmp_path / INDEX).write_bytes(index_bytes([renamed]))
+    with pytest.raises(UserError, match=rf"{INDEX}: '\*\.pkl' is a pickle by its name"):
+        opened(tmp_path)
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("name", ["../a.tar", "/etc/a.tar", "a/b.tar", "a.txt", ".a.tar", "a\0.tar"])
+def test_an_index_names_archives_beside_it_only(name: str, tmp_path: Path) -> None:
+    found = scan(archive(tmp_path / "some.tar", [("a.txt", b"a")]))
+    (tmp_path / INDEX).write_bytes(index_bytes([found.model_copy(update={"name": name})]))
+    with pytest.raises(UserError, match=rf"{INDEX}: does not say where its samples are"):
+        opened(tmp_path)
 
 
 def test_an_array_with_objects_is_damaged_and_not_unpickled(tmp_path: Path, in_tmp: Path) -> None:

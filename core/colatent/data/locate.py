@@ -13,8 +13,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from colatent.data.fetch import Cache
-from colatent.data.index import INDEX, Shard, parse_index
-from colatent.data.scan import scan
+from colatent.data.index import INDEX, Shard, parse_index, suffixes_of
+from colatent.data.scan import check_suffix, scan
 from colatent.errors import UserError
 
 MOST_NAMES = 100_000
@@ -96,7 +96,10 @@ def _shards(index: Path, *, where: str) -> tuple[Shard, ...]:
 
 @lru_cache(maxsize=16)
 def _read(index: Path, size: int, changed: int, *, where: str) -> tuple[Shard, ...]:
-    return tuple(parse_index(index.read_bytes(), where=where))
+    shards = parse_index(index.read_bytes(), where=where)
+    for suffix in suffixes_of(shards):
+        check_suffix(suffix, name=f"*.{suffix}", where=where)
+    return tuple(shards)
 
 
 @lru_cache(maxsize=1024)

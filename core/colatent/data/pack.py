@@ -70,15 +70,16 @@ def pack(raw: Raw, out: Path, *, shard_bytes: int = SHARD_BYTES, progress: Progr
 def _write(raw: Raw, folder: Path, shard_bytes: int, progress: Progress) -> list[Shard]:
     shards: list[Shard] = []
     samples, written, before = raw.samples, 0, 0
-    pending = next(samples, None)
+    pending = _next(samples)
     while pending is not None:
         path = folder / f"{len(shards):06d}.tar"
         with _archive(path) as archive:
             while pending is not None and archive.tarstream.offset < shard_bytes:
-                _add(archive, *pending)
+                key, files = pending
+                archive.write({"__key__": key, **files})
                 written += 1
                 progress(written, before + archive.tarstream.offset)
-                pending = next(samples, None)
+                pending = _next(samples)
         found = scan(path, hashed=True)
         shards.append(found.model_copy(update={"sha256": hash_file(path)}))
         before += found.size
@@ -94,16 +95,16 @@ def _archive(path: Path) -> Iterator[Any]:
     from webdataset.writer import TarWriter
 
     with open(path, "xb") as file:
-        with TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False) as archive:
+        with TarWriter(file, user="", group="", mode=0o644, mtime=0, encoder=False, keep_meta=True) as archive:
             yield archive
         file.flush()
         os.fsync(file.fileno())
 
 
-def _add(archive: Any, key: str, files: Files) -> None:
+def _next(samples: Iterator[tuple[str, Files]]) -> tuple[str, Files] | None:
+    """The next sample; what cannot be read is told apart from what cannot be written."""
     try:
-        archive.write({"__key__": key, **files})
-    except ValueError as error:  # tarfile: a name that the format has no room for
-        raise UserError(
-            f"cannot be the key of a sample ({error})", where=key[:200], do="give it a shorter name"
-        ) from error
+        return next(samples, None)
+    except OSError as error:
+        what = f"cannot be read ({error.strerror or error})"
+        raise UserError(what, where=str(error.filename or "SRC"), do="check it and its rights") from error

@@ -18,7 +18,8 @@ from colatent.errors import UserError
 
 Files = Mapping[str, bytes]
 Cut = Literal["lines", "paragraphs"]
-FIELD = re.compile(r"[A-Za-z_][\w-]*")
+FIELD = re.compile(r"[a-z_][a-z0-9_-]{0,49}")
+SUFFIX = re.compile(r"[^\s./]{1,20}")
 TEXT, VALUE = "txt", "json"
 """Suffixes of what a text or a JSON value becomes."""
 
@@ -116,11 +117,14 @@ def _object(line: str, where: str) -> dict[str, Any]:
         raise UserError("is not JSON", where=where, do="write one object a line") from error
     if not isinstance(found, dict):
         raise UserError("is no JSON object", where=where, do='write {"field": value, ...}')
-    for name in found:
+    fields = {name.lower(): value for name, value in found.items()}  # as readers take suffixes
+    for name in fields:
         if not FIELD.fullmatch(name):
-            what = f"field {name[:40]!r} is not of letters, digits, '_' and '-'"
+            what = f"field {name[:50]!r} is not of up to 50 letters, digits, '_' and '-'"
             raise UserError(what, where=where, do="rename it")
-    return {name: value for name, value in found.items() if value is not None}
+    if len(fields) < len(found):
+        raise UserError("two fields differ by capital letters only", where=where, do="rename one")
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _member(name: str, value: Any, folder: Path, kinds: dict[str, bool], where: str) -> tuple[str, bytes]:
@@ -147,7 +151,7 @@ def _beside(folder: Path, value: Any) -> Path | None:
         inside = path.is_relative_to(folder.resolve()) and path.is_file()
     except (OSError, ValueError):  # too long for a name, or of characters that none has
         return None
-    return path if inside and re.fullmatch(r"\.[^\s./]+", path.suffix) else None
+    return path if inside and SUFFIX.fullmatch(path.suffix[1:]) else None
 
 
 # Folders.
@@ -158,7 +162,8 @@ def _folder(root: Path, suffixes: tuple[str, ...]) -> Raw:
     groups: dict[str, dict[str, Path]] = {}
     for path in sorted(root.rglob("*"), key=lambda each: each.relative_to(root).as_posix()):
         suffix = path.suffix.lower().lstrip(".")
-        if not suffix or (suffixes and suffix not in suffixes) or not path.is_file() or _hidden(path, root):
+        counts = SUFFIX.fullmatch(suffix) and (not suffixes or suffix in suffixes)
+        if not counts or _hidden(path, root) or not path.is_file():
             continue
         check_suffix(suffix, name=path.name, where=str(path))
         key = path.relative_to(root).with_suffix("").as_posix().replace(".", "_")

@@ -85,8 +85,8 @@ class Shards:
         present = suffixes_of(self._shards)
         for field, own in suffixes.items():
             named = self._config.fields.get(field)
-            under = tuple(suffix for suffix in present if suffix.startswith(f"{field}."))
-            ways = [named] if named is not None else [(field,), under, tuple(own)]
+            under = tuple(suffix for suffix in present if suffix.startswith(f"{field.lower()}."))
+            ways = [named] if named is not None else [(field.lower(),), under, tuple(own)]
             found = next((some for some in ways if set(some) & set(present)), ())
             if named is not None and not found:
                 what = f"no file of the shards ends in {' or '.join(named)}; they end in {', '.join(present)}"

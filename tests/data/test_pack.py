@@ -204,5 +204,9 @@ def test_the_command_says_what_it_wrote(in_tmp: Path, capsys: pytest.CaptureFixt
     }
     assert main(["data", "pack", "a.txt", "out"]) == 2
     assert capsys.readouterr().err == "colatent: out: exists already; choose another OUT, or remove it\n"
+    assert main(["data", "pack", "a.txt", "more", "--suffixes", "txt"]) == 2
+    assert "a.txt: is no folder, whose files --suffixes chooses; leave" in capsys.readouterr().err
+    assert main(["data", "pack", ".", "more", "--cut", "paragraphs"]) == 2
+    assert "is no text that could be cut; leave --cut out" in capsys.readouterr().err
     assert main(["data", "pack", "b.txt", "more"]) == 2
     assert "b.txt: no such file or folder; give a text file" in capsys.readouterr().err

@@ -42,12 +42,17 @@ def open_raw(path: Path, *, cut: Cut = "lines", suffixes: tuple[str, ...] = ()) 
     cut       what of a text is a sample
     suffixes  of the files of a folder that count; empty: all
     """
+    lines = path.suffix.lower() in (".jsonl", ".ndjson")
+    if suffixes and not path.is_dir():
+        raise UserError("is no folder, whose files --suffixes chooses", where=str(path), do="leave --suffixes out")
+    if cut != "lines" and (path.is_dir() or lines):
+        raise UserError("is no text that could be cut", where=str(path), do="leave --cut out")
     if path.is_dir():
         return _folder(path, tuple(suffix.lower().lstrip(".") for suffix in suffixes))
     if not path.is_file():
         what = "is no regular file" if path.exists() else "no such file or folder"
         raise UserError(what, where=str(path), do="give a text file, a .jsonl file or a folder")
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
+    if lines:
         return Raw(samples=_json_lines(path))
     return Raw(samples=_texts(path, cut))
 

@@ -28,8 +28,9 @@ FLOORS = (
     {"", "__main__"},
 )
 """From the ground up; "" is colatent/__init__.py, the door for library users."""
-ACROSS = {("train", "evaluate"), ("evaluate", "generate")}
-"""Imports allowed on one floor: a training run ends with an evaluation, and a model is judged by what it generates."""
+ACROSS = {("train", "evaluate"), ("evaluate", "generate"), ("data", "checkpoint")}
+"""Imports allowed on one floor: a training run ends with an evaluation, a model is judged by what it generates, and
+shards are written as checkpoints are, by `checkpoint/storage.py`."""
 PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 CONFIGS = sorted((ROOT / "examples" / "configs").glob("**/*.yaml"))
 

@@ -95,6 +95,37 @@ class ReadsAnything(WaveCodec):
         return super().read_item(path)
 
 
+@breaks("stored", "not of small letters and without a dot")
+class DotsItsSuffix(WaveCodec):
+    @classmethod
+    def suffixes(cls):
+        return (".json",)
+
+
+@breaks("stored", "which suffixes does not name")
+class NamesAnotherSuffix(WaveCodec):
+    @classmethod
+    def suffixes(cls):
+        return ("txt",)
+
+
+@breaks("stored", "another item than the file")
+class OpensHalf(WaveCodec):
+    @classmethod
+    def open_item(cls, config, data, *, name):
+        return super().open_item(config, data, name=name)[:2]
+
+    def read_item(self, path):
+        return WaveCodec.open_item(self.config, path.read_bytes(), name=str(path))
+
+
+@breaks("stored", "takes broken bytes for an item")
+class OpensAnything(WaveCodec):
+    @classmethod
+    def open_item(cls, config, data, *, name):
+        return np.zeros(1, dtype=np.float32) if b"broken" in data else super().open_item(config, data, name=name)
+
+
 @breaks("show", "no media type")
 class ShowsAWord(WaveCodec):
     def show(self, item):

@@ -6,6 +6,7 @@ Axes: L patches of one picture, C channels, P pixels of a patch, N patches of a 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -77,17 +78,28 @@ class GridCodec(nn.Module):
     def read_item(self, path: Path) -> np.ndarray:
         """A picture of whole patches, stored by `write_item`."""
         try:
-            item = np.load(path, allow_pickle=False)
-        except (OSError, EOFError, ValueError) as error:
-            raise UserError("is no picture that can be read", where=str(path), do="give a .npy file") from error
-        if item.ndim != 2 or not item.size or any(side % self.config.patch for side in item.shape):
-            raise UserError(f"has shape {item.shape}, which is not of whole patches", where=str(path))
-        return np.asarray(item, dtype=np.float32)
+            return self.open_item(self.config, path.read_bytes(), name=str(path))
+        except OSError as error:
+            raise UserError("cannot be read", where=str(path), do="give a .npy file") from error
 
     def write_item(self, item: np.ndarray, path: Path) -> Path:
         path = path.with_name(f"{path.name}.npy")
         np.save(path, item)
         return path
+
+    @classmethod
+    def suffixes(cls) -> tuple[str, ...]:
+        return ("npy",)
+
+    @classmethod
+    def open_item(cls, config: GridConfig, data: bytes, *, name: str) -> np.ndarray:
+        try:
+            item = np.load(BytesIO(data), allow_pickle=False)
+        except (EOFError, ValueError) as error:
+            raise UserError("is no picture that can be read", where=name, do="give a .npy file") from error
+        if item.ndim != 2 or not item.size or any(side % config.patch for side in item.shape):
+            raise UserError(f"has shape {item.shape}, which is not of whole patches", where=name)
+        return np.asarray(item, dtype=np.float32)
 
     def show(self, item: np.ndarray) -> Shown:
         grey = np.clip((item + 1) * 50, 0, 100)

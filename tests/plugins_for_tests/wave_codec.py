@@ -132,14 +132,25 @@ class WaveCodec(nn.Module):
 
     def read_item(self, path: Path) -> np.ndarray:
         try:
-            return np.asarray(json.loads(path.read_text(encoding="utf-8")), dtype=np.float32)
-        except (OSError, ValueError) as error:
-            raise UserError("is no list of numbers", where=str(path)) from error
+            return self.open_item(self.config, path.read_bytes(), name=str(path))
+        except OSError as error:
+            raise UserError("cannot be read", where=str(path)) from error
 
     def write_item(self, item: np.ndarray, path: Path) -> Path:
         path = path.with_name(f"{path.name}.json")
         path.write_text(json.dumps(item.tolist()), encoding="utf-8")
         return path
+
+    @classmethod
+    def suffixes(cls) -> tuple[str, ...]:
+        return ("json",)
+
+    @classmethod
+    def open_item(cls, config: WaveConfig, data: bytes, *, name: str) -> np.ndarray:
+        try:
+            return np.asarray(json.loads(data.decode("utf-8")), dtype=np.float32)
+        except ValueError as error:
+            raise UserError("is no list of numbers", where=name) from error
 
     def show(self, item: np.ndarray) -> Shown:
         return Shown(media="text/plain", data=" ".join(map(str, item)).encode("utf-8"))

@@ -42,5 +42,8 @@ def load_with_data(model: str, config: RunConfig, *, n: int, seed: int, device: 
 
     plugins, checkpoint = load_plugins(), resolve_model(model)
     loaded = load(checkpoint.path, plugins=plugins, device=device)
-    names = {stream: read_facts(checkpoint, stream).codec for stream in loaded.codecs}
-    return loaded, open_held_out(config, codecs=loaded.codecs, names=names, plugins=plugins, n=n, seed=seed)
+    facts = {stream: read_facts(checkpoint, stream) for stream in loaded.codecs}
+    names = {stream: one.codec for stream, one in facts.items()}
+    settings = {stream: one.config for stream, one in facts.items()}
+    found = open_held_out(config, codecs=loaded.codecs, names=names, settings=settings, plugins=plugins, n=n, seed=seed)
+    return loaded, found

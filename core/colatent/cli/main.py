@@ -22,6 +22,7 @@ MISTAKE, BUG, INTERRUPTED = 2, 1, 130
 COMMANDS = {
     "train": LazyCommand(target="colatent.cli.train:train", help="Train a model from a config."),
     "generate": LazyCommand(target="colatent.cli.generate:generate", help="Generate items with a trained model."),
+    "data": LazyCommand(target="colatent.cli.data:data", help="Pack data for training."),
     "eval": LazyCommand(target="colatent.cli.evaluate:evaluate", help="Score output and measure models.", open=True),
     "report": LazyCommand(
         target="colatent.cli.report:report", help="Show a run as one page: curves, samples, findings."

@@ -77,6 +77,8 @@ class DataConfig(Settings):
     """A file or folder, for the sources that refer to it as ${data.path}."""
     length: PositiveInt = 128
     """Latents of one item in a training sequence, at most; longer items are cut where the codec can cut them."""
+    workers: NonNegativeInt = 0
+    """Processes that read samples ahead of the training; the samples are the same for any number."""
     sources: dict[str, SourceConfig] = Field(min_length=1)
 
 

@@ -1,7 +1,9 @@
 """Several datasets as one endless, resumable stream of samples.
 
 Which source comes next, in which order a source is read, and how a window is cut are functions of the seed and of the
-number of samples drawn. So the whole position is one count per source: small, plain JSON, exact on resume.
+number of samples drawn. So the whole position is one count per source: small, plain JSON, exact on resume. There is one
+order for all ranks, and the position is in it: each rank reads its share of what comes next and knows of the rest only
+that it was drawn, so that a position is the same on every rank and good for any number of them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,15 @@ import numpy as np
 from colatent.data.dataset import Dataset, Sample
 from colatent.errors import UserError
 from colatent.latents.draws import generator
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Which sample of which source it is, and how often the source had been read through before."""
+
+    source: str
+    index: int
+    epoch: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +54,14 @@ class Mixture:
         seed: int,
         whole: bool = False,
         sizes: Mapping[str, int] = MappingProxyType({}),
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        """`whole`: all samples of a call of `take` are of one source, `sizes[source]` of them where that is given."""
-        self._datasets = {name: dataset for name, (dataset, _) in sources.items()}
+        """`whole`: all samples of a call of `take` are of one source, `sizes[source]` of them where that is given.
+        Of these samples, rank `rank` of `world` reads every `world`-th."""
+        assert 0 <= rank < world
+        self._rank, self._world = rank, world
+        self.datasets = {name: dataset for name, (dataset, _) in sources.items()}
         self._whole, self._sizes = whole, dict(sizes)
         weights = np.array([weight for _, weight in sources.values()])
         self._bounds = np.cumsum(weights / weights.sum())
@@ -54,11 +70,25 @@ class Mixture:
         self._order: dict[str, tuple[int, np.ndarray]] = {}
 
     def take(self, count: int) -> list[Drawn]:
-        """The next `count` samples."""
-        if not self._whole:
-            return [self._next(self._choose()) for _ in range(count)]
-        name = self._choose()
-        return [self._next(name) for _ in range(self._sizes.get(name, count))]
+        """Of the next `count` samples of all ranks, those of this one."""
+        return [self.read(place) for place in self.plan(count)]
+
+    def plan(self, count: int) -> list[Place]:
+        """The places of the samples that `take` would give. They count as drawn."""
+        if self._whole:
+            name = self._choose()
+            places = [self._next(name) for _ in range(self._sizes.get(name, count))]
+        else:
+            places = [self._next(self._choose()) for _ in range(count)]
+        return places[self._rank :: self._world]
+
+    def read(self, place: Place) -> Drawn:
+        """The sample at a place."""
+        rng = generator(self._seed, "sample", place.source, place.epoch, place.index)
+        return sample_of(self.datasets[place.source], place.source, place.index, rng, epoch=place.epoch)
+
+    def close(self) -> None:
+        """Let go of what reads ahead; here nothing does."""
 
     def state(self) -> dict[str, Any]:
         """Position, JSON-able."""
@@ -66,29 +96,27 @@ class Mixture:
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a position that `state` gave."""
-        if set(state["drawn"]) != set(self._datasets):
-            what = f"they are {', '.join(self._datasets)}, the run was begun with {', '.join(state['drawn'])}"
+        if set(state["drawn"]) != set(self.datasets):
+            what = f"they are {', '.join(self.datasets)}, the run was begun with {', '.join(state['drawn'])}"
             raise UserError(what, where="data.sources", do="resume with the sources that it was begun with")
-        self._drawn = {name: int(state["drawn"][name]) for name in self._datasets}
+        self._drawn = {name: int(state["drawn"][name]) for name in self.datasets}
 
     def _choose(self) -> str:
         """The source that comes next: a function of the seed and of how many samples were drawn, so that every rank
         that drew as many chooses alike."""
         place = generator(self._seed, "mixture", sum(self._drawn.values())).uniform()
-        return list(self._datasets)[min(int(np.searchsorted(self._bounds, place, side="right")), len(self._bounds) - 1)]
+        return list(self.datasets)[min(int(np.searchsorted(self._bounds, place, side="right")), len(self._bounds) - 1)]
 
-    def _next(self, name: str) -> Drawn:
+    def _next(self, name: str) -> Place:
         count = self._drawn[name]
         self._drawn[name] = count + 1
-        epoch, place_in_epoch = divmod(count, len(self._datasets[name]))
-        index = int(self._permutation(name, epoch)[place_in_epoch])
-        rng = generator(self._seed, "sample", name, epoch, index)
-        return sample_of(self._datasets[name], name, index, rng, epoch=epoch)
+        epoch, place_in_epoch = divmod(count, len(self.datasets[name]))
+        return Place(source=name, index=int(self._permutation(name, epoch)[place_in_epoch]), epoch=epoch)
 
     def _permutation(self, name: str, epoch: int) -> np.ndarray:
         known = self._order.get(name)
         if known is None or known[0] != epoch:
-            order = generator(self._seed, "order", name, epoch).permutation(len(self._datasets[name]))
+            order = generator(self._seed, "order", name, epoch).permutation(len(self.datasets[name]))
             known = self._order[name] = (epoch, order)
         return known[1]
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 from colatent.config.schema import RunConfig, SampleConfig, SegmentConfig
 from colatent.data.facts import check_facts
 from colatent.data.mixture import Drawn
-from colatent.data.sources import open_sources, origin_of
+from colatent.data.sources import open_sources, opener_of, origin_of
 from colatent.data.streams import Stream, cut_items
 from colatent.flow.objective import VelocityNetwork
 from colatent.latents.draws import Name, normal
@@ -138,16 +139,26 @@ class OpenedData:
 
 
 def open_held_out(
-    config: RunConfig, *, codecs: Mapping[str, Codec], names: Mapping[str, str], plugins: PluginSet, n: int, seed: int
+    config: RunConfig,
+    *,
+    codecs: Mapping[str, Codec],
+    names: Mapping[str, str],
+    settings: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+    plugins: PluginSet,
+    n: int,
+    seed: int,
 ) -> OpenedData:
     """The first `n` held-out samples of each source of `config`, of which the data section and the
     streams' fields are used.
 
-    codecs  the model's, by stream
-    names   their names among the plugins, by stream
+    codecs    the model's, by stream
+    names     their names among the plugins, by stream
+    settings  theirs, by stream; a source of files needs them to open any
     """
     infos = {stream: plugins.codec(name, where=f"streams.{stream}") for stream, name in names.items()}
     sources = open_sources(config, plugins, infos)
+    for stream, some in settings.items():
+        sources.open_with(stream, opener_of(names[stream], some, plugins=plugins))
     check_facts(sources, codecs)
     origins = {name: origin_of(config, name) for name in config.data.sources}
     streams = {

@@ -54,6 +54,7 @@ CODEC_CHECKS: tuple[Check[Subject], ...] = (
     surroundings.global_state,
     streams.streaming,
     outside.files,
+    outside.stored,
     outside.show,
     outside.likelihood,
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 
 from colatent.errors import UserError
 from colatent.plugins.contract import Scorable
-from colatent.plugins.items import FileCodec, Showable, Shown
+from colatent.plugins.items import FileCodec, Showable, Shown, StoredCodec
 from colatent.testing.requiring import SkippedError, is_array, require, same, tensor_like
 from colatent.testing.running import check
 from colatent.testing.subject import Subject
@@ -25,6 +27,8 @@ SIGNATURES = {
     "audio/flac": b"fLaC",
 }
 """How files of some media types begin."""
+SUFFIX = re.compile(r"[a-z0-9]+(\.[a-z0-9]+)*")
+BROKEN = b"\xff\x00\xfe broken \x00\xff"
 ROUNDING = 0.01
 """Largest difference that a file format of 8 bits may make to values in -1..1."""
 
@@ -43,9 +47,33 @@ def files(subject: Subject) -> None:
             require(fitted or same(item, again, within=ROUNDING), "an item is another one after writing and reading")
             _, third = _through(codec, again, Path(folder) / f"again.{number}")
             require(same(again, third, within=ROUNDING), "an item that was read is another one the second time")
-        _check_refused(codec, path.with_name(f"missing{path.suffix}"))
-        path.write_bytes(b"\xff\x00\xfe broken \x00\xff")
-        _check_refused(codec, path)
+        path.write_bytes(BROKEN)
+        for kind, file in (("missing", path.with_name(f"missing{path.suffix}")), ("broken", path)):
+            read = partial(codec.read_item, file)
+            _check_refused(read, f"read_item takes a {kind} file", name=file.name)
+
+
+@check()
+def stored(subject: Subject) -> None:
+    """The bytes of a file are the item that the file is, suffixes have small letters and no dot, and broken bytes are a
+    `UserError` that names them."""
+    codec, cls = subject.codec, subject.cls
+    if not isinstance(cls, StoredCodec):
+        raise SkippedError("its items do not lie in shards (StoredCodec)")
+    suffixes = cls.suffixes()
+    wrong = [suffix for suffix in suffixes if not SUFFIX.fullmatch(suffix)]
+    require(bool(suffixes) and not wrong, f"suffixes {list(suffixes)} are not of small letters and without a dot")
+    name = f"broken.{suffixes[0]}"
+    _check_refused(lambda: cls.open_item(subject.config, BROKEN, name=name), "open_item takes broken bytes", name=name)
+    if not isinstance(codec, FileCodec):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for number, item in enumerate(subject.items):
+            path, again = _through(codec, item, Path(folder) / f"item.{number}")
+            ending = path.suffix.removeprefix(".")
+            require(ending in suffixes, f"write_item writes .{ending}, which suffixes does not name")
+            opened = cls.open_item(subject.config, path.read_bytes(), name=path.name)
+            require(same(opened, again), "the bytes of a file are another item than the file")
 
 
 @check()
@@ -86,11 +114,11 @@ def _through(codec: FileCodec, item: Any, asked: Path) -> tuple[Path, Any]:
     return path, codec.read_item(path)
 
 
-def _check_refused(codec: FileCodec, path: Path) -> None:
-    """A file that cannot be used is a user's mistake, said in one line that names it."""
+def _check_refused(read: Callable[[], Any], what: str, *, name: str) -> None:
+    """What cannot be used is a user's mistake, said in one line that names it."""
     try:
-        codec.read_item(path)
+        read()
     except UserError as error:
-        require(path.name in str(error), f"the error for a file that cannot be read does not name it: {error}")
+        require(name in str(error), f"the error for what cannot be read does not name it: {error}")
     else:
-        require(False, f"read_item takes {'a broken' if path.exists() else 'a missing'} file for an item")
+        require(False, f"{what} for an item")

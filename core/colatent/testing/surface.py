@@ -31,6 +31,7 @@ ABILITIES: tuple[type[Any], ...] = (
     contract.Scorable,
     contract.Spelled,
     items.FileCodec,
+    items.StoredCodec,
     items.Showable,
 )
 """The protocols of what a codec can also do."""

@@ -11,6 +11,7 @@ from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.resolve import resolve_model
 from colatent.config.checks import check_unchanged, validate
 from colatent.data.mixture import first_samples, sample_of
+from colatent.data.sources import opener_of
 from colatent.data.streams import Stream, cut_items, refused
 from colatent.errors import UserError
 from colatent.latents.draws import digest, generator
@@ -62,6 +63,7 @@ def _fresh_codec(run: Run, name: str) -> tuple[Codec, CodecFacts]:
     cls, assets = run.plugins.codec_class(stream.codec), None
     settings = validate(run.plugins.codec_config(stream.codec), stream.config, where=f"{where}.config")
     if hasattr(cls, "prepare"):
+        run.sources.open_with(name, opener_of(stream.codec, stream.config, plugins=run.plugins))
         samples = run.sources.mixture(seed=run.config.seed, stream=name).take(SETUP_SAMPLES)
         assets = cls.prepare(settings, [one.sample[run.sources.fields[name]] for one in samples])
     with torch.random.fork_rng(devices=[]):

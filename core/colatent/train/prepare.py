@@ -16,7 +16,7 @@ from colatent.checkpoint.codecs import CodecFacts, check_options
 from colatent.config.checks import validate
 from colatent.config.schema import RunConfig
 from colatent.data.mixture import Drawn
-from colatent.data.sources import Sources, open_sources, origin_of
+from colatent.data.sources import Sources, open_sources, opener_of, origin_of
 from colatent.data.streams import Stream, cut_items
 from colatent.errors import UserError
 from colatent.evaluate.tasks import build_tasks
@@ -56,9 +56,10 @@ class Run:
         return cut_items(self.streams[stream], self.having(drawn, stream))
 
     def adopt(self, stream: str, codec: Codec, facts: CodecFacts) -> None:
-        """Use this codec for a stream, on the run's device."""
+        """Use this codec for a stream, on the run's device, and let it open the stream's files."""
         assert isinstance(codec, nn.Module)
         self.codecs[stream], self.facts[stream] = codec.to(self.device).eval(), facts
+        self.sources.open_with(stream, opener_of(facts.codec, facts.config, plugins=self.plugins))
 
 
 def prepare(config: RunConfig, plugins: PluginSet) -> Run:

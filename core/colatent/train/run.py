@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 from colatent.checkpoint.folder import Checkpoint, newest
@@ -105,15 +106,17 @@ def _check_final(run: Run, checkpoint: Checkpoint) -> None:
 def _train_stage(name: str, run: Run, folder: RunFolder, reporter: Reporter, *, resume: bool) -> None:
     config = run.config.stages[name]  # type: ignore[index]
     stage = STAGES[name](run, config)
-    trainer = Trainer(
-        stage,
-        config,
-        folder=folder,
-        mixture=run.sources.mixture(seed=run.config.seed, whole=config.draw == "step"),
-        fingerprint=run.plugins.fingerprint,
-        device=run.device,
-        reporter=reporter,
-    )
-    checkpoint = trainer.resume() if resume else None
-    if checkpoint is None or trainer.step < trainer.config.steps:
-        trainer.run()
+    mixture = run.sources.mixture(seed=run.config.seed, whole=config.draw == "step", workers=run.config.data.workers)
+    with closing(mixture):
+        trainer = Trainer(
+            stage,
+            config,
+            folder=folder,
+            mixture=mixture,
+            fingerprint=run.plugins.fingerprint,
+            device=run.device,
+            reporter=reporter,
+        )
+        checkpoint = trainer.resume() if resume else None
+        if checkpoint is None or trainer.step < trainer.config.steps:
+            trainer.run()

@@ -20,7 +20,7 @@ from colatent.plugins.contract import BlockPlan, Encoded, Latents, PlanRequest
 from colatent.plugins.items import Shown
 from colatent.plugins.records import LatentSpec
 from colatent_audio.config import AudioConfig
-from colatent_audio.files import read_sound, wav_bytes, write_wav
+from colatent_audio.files import open_sound, read_sound, wav_bytes, write_wav
 from colatent_audio.items import Sound, Span, checked
 from colatent_audio.spectrum import STEP_DB, Spectrum
 from colatent_audio.stream import AudioStream
@@ -140,6 +140,16 @@ class AudioCodec(nn.Module):
     def write_item(self, item: Sound, path: Path) -> Path:
         """See `FileCodec.write_item`: 16-bit WAV."""
         return write_wav(checked(item), path, sample_rate=self.config.sample_rate)
+
+    @classmethod
+    def suffixes(cls) -> tuple[str, ...]:
+        """See `StoredCodec.suffixes`."""
+        return ("wav", "flac", "ogg", "mp3")
+
+    @classmethod
+    def open_item(cls, config: AudioConfig, data: bytes, *, name: str) -> Sound:
+        """See `StoredCodec.open_item`; the same files as `read_item` takes."""
+        return open_sound(data, sample_rate=config.sample_rate, name=name)
 
     def show(self, item: Sound) -> Shown:
         """See `Showable.show`."""

@@ -32,22 +32,12 @@ def read_sound(path: Path, *, sample_rate: int) -> Sound:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "is no regular file" if path.exists() else "no such file"
         raise UserError(what, where=str(path), do="give a WAV or FLAC file")
-    try:
-        with soundfile.SoundFile(path) as file:
-            _check_header(file, path)
-            samples_TS = file.read(dtype="float32", always_2d=True)
-            rate = file.samplerate
-    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: a file called .raw has no header
-        what = f"cannot be read as sound ({_reason(error)})"
-        raise UserError(what, where=str(path), do="give a WAV or FLAC file that is whole") from error
-    if not len(samples_TS):
-        raise UserError("holds no samples", where=str(path), do="leave it out, or record it again")
-    if not np.isfinite(samples_TS).all():
-        raise UserError("holds NaN or infinity", where=str(path), do="repair it, or leave it out")
-    if (peak := np.abs(samples_TS).max()) > LOUDEST:
-        what = f"has samples up to {peak:g}, where full scale is 1"
-        raise UserError(what, where=str(path), do="scale it down, or leave it out")
-    return resampled(samples_TS.mean(-1), rate, sample_rate)
+    return _sound(path, sample_rate=sample_rate, where=str(path))
+
+
+def open_sound(data: bytes, *, sample_rate: int, name: str) -> Sound:
+    """The same of a file's bytes."""
+    return _sound(BytesIO(data), sample_rate=sample_rate, where=name)
 
 
 def resampled(samples_T: np.ndarray, rate: int, wanted: int) -> Sound:
@@ -75,15 +65,34 @@ def wav_bytes(sound: Sound, *, sample_rate: int) -> bytes:
     return file.getvalue()
 
 
-def _check_header(file: soundfile.SoundFile, path: Path) -> None:
+def _sound(source: Path | BytesIO, *, sample_rate: int, where: str) -> Sound:
+    try:
+        with soundfile.SoundFile(source) as file:
+            _check_header(file, where)
+            samples_TS = file.read(dtype="float32", always_2d=True)
+            rate = file.samplerate
+    except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: a file called .raw has no header
+        what = f"cannot be read as sound ({_reason(error)})"
+        raise UserError(what, where=where, do="give a WAV or FLAC file that is whole") from error
+    if not len(samples_TS):
+        raise UserError("holds no samples", where=where, do="leave it out, or record it again")
+    if not np.isfinite(samples_TS).all():
+        raise UserError("holds NaN or infinity", where=where, do="repair it, or leave it out")
+    if (peak := np.abs(samples_TS).max()) > LOUDEST:
+        what = f"has samples up to {peak:g}, where full scale is 1"
+        raise UserError(what, where=where, do="scale it down, or leave it out")
+    return resampled(samples_TS.mean(-1), rate, sample_rate)
+
+
+def _check_header(file: soundfile.SoundFile, where: str) -> None:
     low, high = RATES
     if not low <= file.samplerate <= high:
         what = f"has {file.samplerate} samples a second"
-        raise UserError(what, where=str(path), do=f"give a file of {low} to {high}")
+        raise UserError(what, where=where, do=f"give a file of {low} to {high}")
     seconds = file.frames / file.samplerate
     if seconds > MOST_SECONDS or file.frames * file.channels > MOST_VALUES:
         what = f"is {seconds:.0f} seconds of {file.channels} channels long"
-        raise UserError(what, where=str(path), do=f"cut it into parts of at most {MOST_SECONDS} seconds")
+        raise UserError(what, where=where, do=f"cut it into parts of at most {MOST_SECONDS} seconds")
 
 
 def _reason(error: Exception) -> str:

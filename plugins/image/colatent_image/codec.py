@@ -21,7 +21,7 @@ from colatent.plugins.contract import BlockPlan, Encoded, Latents, PlanRequest
 from colatent.plugins.items import Shown
 from colatent.plugins.records import LatentSpec
 from colatent_image.config import ImageConfig, ImageOptions
-from colatent_image.files import png_bytes, read_image, write_image
+from colatent_image.files import SUFFIXES, open_image, png_bytes, read_image, write_image
 from colatent_image.items import Image, by_size, checked, example, grid_positions, grid_size
 from colatent_image.losses import Vgg, picture_losses
 from colatent_image.vae import Decoder, Encoder
@@ -131,6 +131,16 @@ class ImageCodec(nn.Module):
     def write_item(self, item: Image, path: Path) -> Path:
         """See `FileCodec.write_item`: a PNG file; of more than four bands an `.npy` file."""
         return write_image(item, path)
+
+    @classmethod
+    def suffixes(cls) -> tuple[str, ...]:
+        """See `StoredCodec.suffixes`."""
+        return tuple(suffix.removeprefix(".") for suffix in (*SUFFIXES, ".npy"))
+
+    @classmethod
+    def open_item(cls, config: ImageConfig, data: bytes, *, name: str) -> Image:
+        """See `StoredCodec.open_item`; the same files as `read_item` takes."""
+        return open_image(data, config, name=name)
 
     def show(self, item: Image) -> Shown:
         """See `Showable.show`; of more than four bands the first three."""

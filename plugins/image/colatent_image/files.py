@@ -41,6 +41,11 @@ def read_image(path: Path, config: Framing) -> Image:
     return as_item(framed(read_pixels(path, config), config))
 
 
+def open_image(data: bytes, config: Framing, *, name: str) -> Image:
+    """The same of a file's bytes."""
+    return as_item(framed(open_pixels(data, config, where=name), config))
+
+
 def as_item(pixels_PHW: Tensor) -> Image:
     """Pixels as an item: what scaling adds beyond 0 and 1 by rounding is cut off."""
     return pixels_PHW.clamp(0, 1).contiguous().numpy()
@@ -49,11 +54,16 @@ def as_item(pixels_PHW: Tensor) -> Image:
 def read_pixels(path: Path, config: Framing) -> Tensor:
     """The picture in a file at its own size, upright, (P, H, W) with values from 0 to 1."""
     data = _bytes(path, limit=config.max_pixels * max(BYTES_PER_PIXEL, 8 * config.bands) + 2**20)
+    return open_pixels(data, config, where=str(path))
+
+
+def open_pixels(data: bytes, config: Framing, *, where: str) -> Tensor:
+    """The same of a file's bytes."""
     if config.bands > MOST_BANDS:
-        return read_array(data, config, where=str(path))
+        return read_array(data, config, where=where)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's own, looser limit on pixels, and oddities of metadata
-        pixels_PHW = _picture(data, path, config.max_pixels)
+        pixels_PHW = _picture(data, where, config.max_pixels)
     return to_bands(F.to_dtype(pixels_PHW, torch.float32, scale=True), config.bands)
 
 
@@ -105,32 +115,32 @@ def _bytes(path: Path, *, limit: int) -> bytes:
     return data
 
 
-def _picture(data: bytes, path: Path, max_pixels: int) -> Tensor:
+def _picture(data: bytes, where: str, max_pixels: int) -> Tensor:
     """A file's picture in its own colours and bits, or what is wrong with the file."""
-    header = _header(data, path, max_pixels)
+    header = _header(data, where, max_pixels)
     try:
         pixels_PHW = None if getattr(header, "is_animated", False) else _decoded(header, data)
     except Exception as error:  # readers of formats raise what they like: OSError, IndexError, struct.error, ...
         what = "is damaged or cut short: its picture cannot be decoded"
-        raise UserError(what, where=str(path), do="get it again, or leave it out") from error
+        raise UserError(what, where=where, do="get it again, or leave it out") from error
     if pixels_PHW is None:
-        raise UserError("is animated", where=str(path), do="save one frame of it as a PNG file")
+        raise UserError("is animated", where=where, do="save one frame of it as a PNG file")
     return pixels_PHW
 
 
-def _header(data: bytes, path: Path, max_pixels: int) -> Pillow.Image:
+def _header(data: bytes, where: str, max_pixels: int) -> Pillow.Image:
     """An opened, undecoded image of a known format and of an allowed size."""
     do = "scale it down, or raise max_pixels"
     try:
         header = _opened(data)
     except Pillow.DecompressionBombError as error:
-        raise UserError(f"has more pixels than max_pixels={max_pixels:,}", where=str(path), do=do) from error
+        raise UserError(f"has more pixels than max_pixels={max_pixels:,}", where=where, do=do) from error
     except Exception as error:  # as above
         what = "is no picture, or its header is damaged"
-        raise UserError(what, where=str(path), do="give a PNG, JPEG, WebP or GIF file") from error
+        raise UserError(what, where=where, do="give a PNG, JPEG, WebP or GIF file") from error
     if header.width * header.height > max_pixels:
         what = f"has {header.width} x {header.height} pixels, more than max_pixels={max_pixels:,}"
-        raise UserError(what, where=str(path), do=do)
+        raise UserError(what, where=where, do=do)
     return header
 
 

@@ -25,7 +25,7 @@ from colatent.plugins.records import LatentSpec
 from colatent_text.config import TextConfig
 from colatent_text.cuts import encode_cut_blocks, encode_cut_wholes
 from colatent_text.decoding import DecodingOptions
-from colatent_text.items import Text, checked_ids
+from colatent_text.items import Text, checked_ids, decoded
 from colatent_text.layouts import items_layout
 from colatent_text.likelihood import log_likelihood
 from colatent_text.stream import TextStream
@@ -183,6 +183,16 @@ class TextCodec(nn.Module):
     def spelled(self, text: str) -> str:
         """See `Spelled.spelled`."""
         return text
+
+    @classmethod
+    def suffixes(cls) -> tuple[str, ...]:
+        """See `StoredCodec.suffixes`."""
+        return ("txt", "md")
+
+    @classmethod
+    def open_item(cls, config: TextConfig, data: bytes, *, name: str) -> str:
+        """See `StoredCodec.open_item`: a whole text in UTF-8, without the line break that editors leave at its end."""
+        return decoded(data, name=name).removesuffix("\n").removesuffix("\r")
 
     # Rooms below the door.
 

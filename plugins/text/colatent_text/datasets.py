@@ -23,7 +23,7 @@ from colatent.config.schema import Settings
 from colatent.data.dataset import Sample, Split
 from colatent.errors import UserError
 from colatent_text import counting, names
-from colatent_text.items import Text
+from colatent_text.items import Text, decoded
 
 SEPARATOR = re.compile(r"[\s,]")
 """What stands between words, token ids among them."""
@@ -257,11 +257,7 @@ def _read_documents(path: Path, pattern: tuple[str, ...]) -> list[str]:
 
 
 def _read_text(file: Path) -> str:
-    """The file as it is, line ends included, without a byte order mark."""
     try:
-        return file.read_bytes().decode("utf-8").removeprefix("\ufeff")
+        return decoded(file.read_bytes(), name=str(file))
     except OSError as error:
         raise UserError(f"cannot be read ({error.strerror})", where=str(file)) from error
-    except UnicodeDecodeError as error:
-        what = f"not UTF-8 (byte 0x{error.object[error.start]:02x} at offset {error.start})"
-        raise UserError(what, where=str(file), do="convert the file to UTF-8") from error

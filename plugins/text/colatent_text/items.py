@@ -27,6 +27,15 @@ class Text:
         assert self.text is not None or self.ids is not None
 
 
+def decoded(data: bytes, *, name: str) -> str:
+    """The text of a file as it is, line ends included, without a byte order mark."""
+    try:
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 (byte 0x{error.object[error.start]:02x} at offset {error.start})"
+        raise UserError(what, where=name, do="convert the file to UTF-8") from error
+
+
 def checked_ids(ids: Sequence[int], tokenizer: Tokenizer, *, padding: bool) -> list[int]:
     """Token ids of a prompt, if all of them are tokens that a text can have; `padding`: whether that is one of them."""
     return [_checked(place, token, tokenizer, padding=padding) for place, token in enumerate(ids)]

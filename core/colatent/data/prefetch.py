@@ -1,0 +1,123 @@
+"""A mixture whose samples are read ahead by other processes: the same samples in the same order, sooner.
+
+What is read ahead is planned here, step by step, and each step is read whole by one process; so the number of processes
+decides when a sample is there and never which one. The position is that of the steps that were taken: what was read
+ahead and not used is read again after a resume.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from typing import Any
+
+from colatent.data.dataset import Dataset, ScoutedDataset
+from colatent.data.mixture import Drawn, Mixture, Place
+from colatent.errors import UserError
+
+AHEAD = 2
+"""Steps that are under way for each process."""
+News = dict[str, list[Any]]
+"""What was found damaged, by source."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """One step under way: how many samples were asked for, its samples, and the position after it."""
+
+    count: int
+    read: Future[tuple[list[Drawn], News]]
+    after: dict[str, Any]
+
+
+class Prefetching(Mixture):
+    """Endless draws from weighted sources, read ahead."""
+
+    def __init__(self, sources: Mapping[str, tuple[Dataset, float]], *, workers: int, **rest: Any) -> None:
+        super().__init__(sources, **rest)
+        self._workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+        self._steps: deque[_Step] = deque()
+        self._taken = super().state()
+
+    def take(self, count: int) -> list[Drawn]:
+        """See `Mixture.take`."""
+        if self._steps and self._steps[0].count != count:
+            self.load_state(self._taken)
+        while len(self._steps) < AHEAD * self._workers:
+            self._begin(count)
+        step = self._steps.popleft()
+        try:
+            drawn, news = step.read.result()
+        except BrokenProcessPool as error:
+            what = "a process that reads data was ended from outside, as it is where memory is short"
+            raise UserError(what, where="data.workers", do="give fewer, or 0, and --resume") from error
+        self._taken = step.after
+        for source, found in news.items():
+            dataset = self.datasets[source]
+            assert isinstance(dataset, ScoutedDataset)
+            dataset.learn(found)
+        return drawn
+
+    def state(self) -> dict[str, Any]:
+        """Position after what was taken, JSON-able."""
+        return self._taken
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a position that `state` gave; what was read ahead is dropped."""
+        for step in self._steps:
+            step.read.cancel()
+        self._steps.clear()
+        super().load_state(state)
+        self._taken = super().state()
+
+    def close(self) -> None:
+        """End the processes."""
+        self._steps.clear()
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
+            self._pool = None
+
+    def _begin(self, count: int) -> None:
+        if self._pool is None:  # only now: datasets are sent as they are when the first sample is asked for
+            reader = Mixture({name: (one, 1.0) for name, one in self.datasets.items()}, seed=self._seed)
+            self._pool = ProcessPoolExecutor(
+                self._workers, mp_context=get_context("spawn"), initializer=_start, initargs=(reader,)
+            )
+        places = self.plan(count)
+        self._steps.append(_Step(count=count, read=self._pool.submit(_read, places), after=super().state()))
+
+
+_reader: Mixture
+"""In a process that reads: what it reads from."""
+
+
+def _start(reader: Mixture) -> None:
+    """Make this a process that reads, and that ends with the one that asked for it, however that ends."""
+    global _reader
+    _reader = reader
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to answer, which then ends this one
+    for dataset in reader.datasets.values():
+        if isinstance(dataset, ScoutedDataset):
+            dataset.scout()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _read(places: list[Place]) -> tuple[list[Drawn], News]:
+    drawn = [_reader.read(place) for place in places]
+    scouts = {name: one for name, one in _reader.datasets.items() if isinstance(one, ScoutedDataset)}
+    return drawn, {name: news for name, one in scouts.items() if (news := one.news())}

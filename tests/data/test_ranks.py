@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,7 +16,7 @@ import pytest
 
 from colatent.data.dataset import Sample
 from colatent.data.mixture import Drawn, Mixture
-from colatent.data.prefetch import Prefetching
+from colatent.data.prefetch import AHEAD, Prefetching
 from colatent.errors import UserError
 from data.shards_made import opened, packed
 
@@ -122,6 +123,25 @@ def test_a_worker_that_dies_is_one_line() -> None:
         pytest.raises(UserError, match=line),
     ):
         mixed.take(4)
+
+
+class Late(Numbers):
+    """Its process ends a while after the first samples were read."""
+
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        threading.Timer(0.2, os._exit, [9]).start()
+        return super().sample(index, rng)
+
+
+def test_a_worker_that_dies_between_two_steps_is_one_line() -> None:
+    line = r"data\.workers: a process that reads data was ended from outside"
+    with closing(Prefetching({"some": (Late(8), 1.0)}, seed=0, workers=1)) as mixed:
+        mixed.take(4)
+        assert mixed._pool is not None
+        for process in list(mixed._pool._processes.values()):
+            process.join()
+        with pytest.raises(UserError, match=line):
+            steps(mixed, AHEAD + 1, batch=4)  # more than can have been read before it died
 
 
 def test_workers_count_damage_as_the_run_itself_does(tmp_path: Path) -> None:

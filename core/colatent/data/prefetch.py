@@ -51,10 +51,10 @@ class Prefetching(Mixture):
         """See `Mixture.take`."""
         if self._steps and self._steps[0].count != count:
             self.load_state(self._taken)
-        while len(self._steps) < AHEAD * self._workers:
-            self._begin(count)
-        step = self._steps.popleft()
-        try:
+        try:  # a pool whose process is gone refuses new work too, and that is often noticed first
+            while len(self._steps) < AHEAD * self._workers:
+                self._begin(count)
+            step = self._steps.popleft()
             drawn, news = step.read.result()
         except BrokenProcessPool as error:
             what = "a process that reads data was ended from outside, as it is where memory is short"

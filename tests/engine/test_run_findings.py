@@ -111,3 +111,10 @@ def test_every_finding_is_tested() -> None:
 def test_noise_is_no_rise(tmp_path: Path) -> None:
     noisy = [1.0 + 0.9 * math.sin(7.0 * step) for step in range(200)]
     assert found_in(tmp_path / "run", records=logged(*noisy)) == {}
+
+
+def test_the_last_tenth_is_the_end_of_the_run(tmp_path: Path) -> None:
+    """29 losses: the rise is in the nine that are left over where tenths have two each."""
+    falling, rising = [3.0 - 0.1 * n for n in range(20)], [1.5 + 0.5 * n for n in range(9)]
+    found = found_in(tmp_path / "run", records=logged(*falling, *rising))
+    assert "to 5 in its last tenth" in found["loss_rose"].text

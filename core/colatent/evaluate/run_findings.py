@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from colatent.checkpoint.run import FINISHED
 from colatent.evaluate.history import Points, StageHistory, levels, others
@@ -85,22 +86,18 @@ def _rose(facts: RunFacts) -> Found:
 def _rise(stage: str, name: str, points: Points) -> Found:
     if len(points) < 2 * PARTS:
         return
-    values, size = [value for _, value in points], len(points) // PARTS
-    tenths = [values[start : start + size] for start in range(0, size * PARTS, size)]
+    bounds = [len(points) * part // PARTS for part in range(PARTS + 1)]
+    tenths = [[value for _, value in points[start:end]] for start, end in pairwise(bounds)]
     means = [statistics.fmean(tenth) for tenth in tenths]
     lowest = min(range(PARTS), key=lambda place: means[place])
-    chance = 2.0 * math.sqrt((_variance(tenths[lowest]) + _variance(tenths[-1])) / size)
+    chance = 2.0 * math.sqrt(sum(statistics.variance(tenth) / len(tenth) for tenth in (tenths[lowest], tenths[-1])))
     if means[lowest] > 0 and means[-1] > max(RISE * means[lowest], means[lowest] + chance):
         yield (
             stage,
-            f"{name} rose from {means[lowest]:.3g} around step {points[lowest * size][0]} to {means[-1]:.3g} in its "
+            f"{name} rose from {means[lowest]:.3g} around step {points[bounds[lowest]][0]} to {means[-1]:.3g} in its "
             f"last tenth (more than {RISE:g} times)",
             "lower lr, raise warmup, or stop earlier",
         )
-
-
-def _variance(values: Sequence[float]) -> float:
-    return statistics.variance(values) if len(values) > 1 else 0.0
 
 
 def _held_out_rose(facts: RunFacts) -> Found:

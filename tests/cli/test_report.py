@@ -17,6 +17,7 @@ from colatent.checkpoint.run import METRICS, RunFolder
 from colatent.cli.main import main
 from colatent.errors import UserError
 from colatent.evaluate.run_samples import EACH, LARGEST, STEPS
+from colatent.evaluate.run_settings import settings
 from plugins_for_tests.run_folders import made_run, record
 from plugins_for_tests.runs import TEXT, changed, run
 
@@ -149,10 +150,19 @@ def test_what_ended_a_run_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_surroundings_are_not_given_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "hunter2")
     token = {"data__sources__counting__config__path": "${oc.env:SECRET}"}
-    runs = [made_run(tmp_path / "one", **token), made_run(tmp_path / "other")]
-    page = page_of(*runs)
-    assert "${oc.env:SECRET}" in page
-    assert "hunter2" not in page
+    again = {"data__sources__again": "${data.sources.counting}"}  # a mapping that has the secret in it
+    listed = {"data__sources__counting__config__paths": ["a", "${oc.env:SECRET}"]}
+    other = made_run(tmp_path / "other")
+    for number, one in enumerate((token, token | again, listed)):
+        page = page_of(made_run(tmp_path / str(number), **one), other)
+        assert "${oc.env:SECRET}" in page
+        assert "hunter2" not in page
+
+
+def test_a_value_that_yaml_takes_for_a_date_is_shown(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", stages=("codec",))
+    (run / "config.yaml").write_text("name: 2024-01-31\nwas: different\n")
+    assert settings(RunFolder.open(run))["name"] == '"2024-01-31"'
 
 
 def sampled(folder: Path, step: int) -> Path:
@@ -183,6 +193,13 @@ def test_many_samples_of_a_step_are_cut(tmp_path: Path) -> None:
     for number in range(EACH + 3):
         (place / f"{number}.txt").write_text(f"sample {number}")
     assert page_of(run).count("<pre>sample ") == EACH
+
+
+def test_records_may_hold_any_line_break_and_any_depth(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", stages=("prior",))
+    text = json.dumps({"text": "one\u2028two\u0085three"}, ensure_ascii=False)
+    (sampled(run, 5) / "samples.jsonl").write_text(f"{text}\n{'[' * 100_000}\n", encoding="utf-8")
+    assert "text: one\u2028two\u0085three" in page_of(run)
 
 
 def test_samples_lead_nowhere_else(tmp_path: Path) -> None:

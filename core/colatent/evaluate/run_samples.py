@@ -77,8 +77,8 @@ def _cells(folder: Path) -> list[Cell]:
 
 def _records(path: Path) -> list[dict[str, Any]]:
     found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError):
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # texts may hold other line breaks
+        with suppress(ValueError, RecursionError):
             found.append(json.loads(line))
     return [record for record in found if isinstance(record, dict)]
 

@@ -31,8 +31,15 @@ def settings(run: RunFolder) -> dict[str, str]:
         filled = dict(leaves(load(run.path / CONFIG).config.model_dump(mode="json")))
     except UserError:
         return {key: as_text(value) for key, value in written.items()}
-    kept = {key: value for key, value in written.items() if isinstance(value, str) and "${" in value}
-    return {key: as_text(value) for key, value in {**filled, **kept}.items()}
+    kept = {key: as_text(value) for key, value in written.items() if "${" in as_text(value)}
+    shown = {key: as_text(value) for key, value in filled.items() if not _below(key, kept)}
+    return {**shown, **kept}
+
+
+def _below(key: str, kept: Mapping[str, str]) -> bool:
+    """Whether a setting comes out of one that is kept as it was written: `${data.sources.a}` stands for many."""
+    parts = key.split(".")
+    return any(".".join(parts[:end]) in kept for end in range(1, len(parts)))
 
 
 def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -49,7 +56,7 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def as_text(value: Any) -> str:
     """A value as a config would have it."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def differences(several: Sequence[Mapping[str, str]]) -> dict[str, tuple[str, ...]]:

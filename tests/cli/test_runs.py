@@ -194,3 +194,14 @@ def test_what_another_run_starts_from_stays(runs: Path, capsys: pytest.CaptureFi
     made_run(runs / "heir", stages=("prior",), saved=(), init=str(start))
     printed(capsys, "clean", runs, "--yes")
     assert step_names(runs / "done", "prior") == [name_of(20), name_of(60)]
+
+
+@pytest.mark.parametrize("before", ["runs/", "../HERE/runs/", "${oc.env:NOWHERE}/"])
+def test_what_a_config_names_from_another_working_folder_stays(
+    before: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = f"{before.replace('HERE', tmp_path.name)}done/checkpoints/prior/{name_of(20)}"
+    made_run(runs / "heir", stages=("prior",), saved=(), init=start)
+    monkeypatch.chdir("/")
+    printed(capsys, "clean", runs, "--yes")
+    assert step_names(runs / "done", "prior") == [name_of(20), name_of(60)]

@@ -33,7 +33,7 @@ def leftovers(run: RunFolder, *, keep: int = 1, protect: Collection[Path] = ()) 
     """What may be removed of a run; nothing while a process writes to it.
 
     keep     valid checkpoints that stay, of each stage
-    protect  folders that stay, as other runs start from them
+    protect  folders that stay, as other runs start from them, in the words of their configs
     """
     with undisturbed(run.path) as quiet:
         return _leftovers(run, keep=keep, protect=protect) if quiet else []
@@ -53,13 +53,21 @@ def remove(run: RunFolder, found: Sequence[Leftover], *, keep: int = 1, protect:
 
 
 def _leftovers(run: RunFolder, *, keep: int, protect: Collection[Path]) -> list[Leftover]:
-    named = {path.resolve() for path in protect}
     found = [*_temporary(run.path)]
     for folder in _folders(run.path / "checkpoints"):
         found += _parked(folder)
         if run.state().status == FINISHED:
             found += [_leftover(path, "superseded") for path in _superseded(folder, keep=keep)]
-    return [one for one in found if one.path.resolve() not in named]
+    return [one for one in found if not any(_may_be(one.path, path) for path in protect)]
+
+
+def _may_be(path: Path, named: Path) -> bool:
+    """Whether a config may mean this folder. What stands before a path there, a working folder or a `${...}`, is not
+    known here: then its end decides, since a checkpoint too many does no harm."""
+    path = path.resolve()
+    unknown = [place for place, part in enumerate(named.parts) if part == ".." or "}" in part]
+    end = named.parts[max(unknown, default=-1) + 1 :]
+    return path == named.resolve() or path.parts[-len(end) :] == end
 
 
 def _folders(parent: Path) -> list[Path]:

@@ -77,7 +77,16 @@ def test_files_of_one_name_are_a_sample(tmp_path: Path) -> None:
     (source / "notes.md").write_text("not a sample")
     with pytest.raises(UserError, match=r"notes\.md: stands alone, where other samples have 2 files"):
         open_raw(source)
-    assert open_raw(source, suffixes=(".png", "TXT")).total == 2
+    assert open_raw(source, suffixes=(".png", " TXT")).total == 2
+    with pytest.raises(UserError, match=r"photos: no file ends in \.jpg; take it out of --suffixes"):
+        open_raw(source, suffixes=("png", "txt", "jpg"))
+
+
+def test_a_sample_that_lacks_one_of_its_files_is_refused(tmp_path: Path) -> None:
+    for name in ("1.png", "1.txt", "1.json", "2.png", "2.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"2\.png: is one of 2, where other samples have 3 files"):
+        open_raw(tmp_path)
 
 
 def test_shards_are_bounded_and_the_index_tells_what_is_in_them(tmp_path: Path) -> None:

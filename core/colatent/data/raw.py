@@ -48,7 +48,7 @@ def open_raw(path: Path, *, cut: Cut = "lines", suffixes: tuple[str, ...] = ()) 
     if cut != "lines" and (path.is_dir() or lines):
         raise UserError("is no text that could be cut", where=str(path), do="leave --cut out")
     if path.is_dir():
-        return _folder(path, tuple(suffix.lower().lstrip(".") for suffix in suffixes))
+        return _folder(path, tuple(suffix.strip().lower().lstrip(".") for suffix in suffixes))
     if not path.is_file():
         what = "is no regular file" if path.exists() else "no such file or folder"
         raise UserError(what, where=str(path), do="give a text file, a .jsonl file or a folder")
@@ -176,6 +176,9 @@ def _folder(root: Path, suffixes: tuple[str, ...]) -> Raw:
         if suffix in group:
             raise UserError(f"has the key of {group[suffix]}, {key!r}", where=str(path), do="rename one of them")
         group[suffix] = path
+    for suffix in suffixes:
+        if not any(suffix in group for group in groups.values()):
+            raise UserError(f"no file ends in .{suffix}", where=str(root), do="take it out of --suffixes, or mend it")
     _check_whole(groups, root)
     return Raw(samples=_read(groups), total=len(groups))
 
@@ -194,6 +197,6 @@ def _check_whole(groups: Mapping[str, Mapping[str, Path]], root: Path) -> None:
     most = max((len(group) for group in groups.values()), default=0)
     for group in groups.values():
         if len(group) < most:
-            what = f"stands alone, where other samples have {most} files"
+            what = f"is one of {len(group)}, where" if len(group) > 1 else "stands alone, where"
             do = "add what is missing, take it out, or choose files with --suffixes"
-            raise UserError(what, where=str(next(iter(group.values()))), do=do)
+            raise UserError(f"{what} other samples have {most} files", where=str(next(iter(group.values()))), do=do)

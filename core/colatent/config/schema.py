@@ -154,7 +154,7 @@ class StageConfig(Settings):
     batch: PositiveInt = 16
     """Sequences (stage codec: samples) per step."""
     accumulate: PositiveInt = 1
-    """Passes in which the batch is computed. More of them need less memory, and give the same gradient."""
+    """Passes in which the batch is computed. More need less memory, and give the same gradient of the flow loss."""
     draw: Literal["sample", "step"] = "sample"
     """Whether each sample is drawn from the sources by their weights, or each step: then all its samples are of one
     source, and equally laid out."""

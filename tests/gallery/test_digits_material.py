@@ -14,7 +14,7 @@ from colatent.plugins import load_plugins
 from colatent.testing import check_dataset, check_task
 from colatent_gallery.digits.captions import TEMPLATES, WORDS, caption, read_digit
 from colatent_gallery.digits.classifier import ScanJudge
-from colatent_gallery.digits.dataset import Digits
+from colatent_gallery.digits.dataset import Digit, Digits
 from colatent_gallery.digits.detector import detect, goertzel
 from colatent_gallery.digits.likeness import likeness, nearest, spread
 from colatent_gallery.digits.scans import _all_scans, load_scans, moved_by, vary
@@ -197,3 +197,15 @@ def test_variety_and_copies_are_measured() -> None:
 def test_scores() -> None:
     assert hits([1, 2, 3, 4], [1, 2, 3, None]) == 3
     assert confusion([0, 1, 1], [0, None, 0], classes=2) == [[1, 0, 0], [1, 0, 1]]
+
+
+def test_a_tone_is_made_when_it_is_asked_for_and_is_the_same_then() -> None:
+    dataset = Digits(DigitsConfig(), split="train")
+    sample, whole = dataset.sample(5, generator("test", 5)), dict(dataset.sample(5, generator("test", 5)))
+    assert isinstance(sample, Digit)
+    assert np.array_equal(sample["audio"], whole["audio"])
+    assert sample["audio"] is sample["audio"]
+    assert sample["text"] == whole["text"]
+    assert list(sample) == ["text", "image", "audio"]
+    with pytest.raises(KeyError):
+        sample["video"]

@@ -5,6 +5,7 @@ Axes: L latents of one item, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -46,7 +47,7 @@ def same(one: Any, other: Any, *, within: float = 1e-4) -> bool:
     if is_array(one) and is_array(other):
         a, b = torch.as_tensor(one), torch.as_tensor(other)
         return a.shape == b.shape and bool(torch.allclose(a.double(), b.double(), atol=within))
-    if isinstance(one, dict) and isinstance(other, dict):
+    if isinstance(one, Mapping) and isinstance(other, Mapping):  # a sample may be one that makes its items when asked
         return one.keys() == other.keys() and all(same(one[key], other[key], within=within) for key in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(same(a, b, within=within) for a, b in zip(one, other, strict=True))

@@ -16,7 +16,7 @@ import torch
 
 from colatent.checkpoint.tensors import safetensors_chunks
 from colatent.cli.main import main
-from colatent.data.cache import INDEX, PLAN, read_index, shard_path, write_index
+from colatent.data.cache import INDEX, PLAN, check_fits, read_index, shard_path, write_index
 from colatent.errors import UserError
 from colatent.train.encoding import encode
 from colatent_text.datasets import Counting
@@ -76,6 +76,15 @@ def test_another_codec_is_refused(texts: Tree, whole: Path, tmp_path: Path) -> N
     line = refused(changed(texts, streams__text__weights=str(other)), whole, tmp_path)
     assert line.startswith(f"data.cache ({whole}): was encoded by another codec for stream 'text' (")
     assert "streams.text.weights" in line
+
+
+def test_another_field_or_stream_is_refused(whole: Path) -> None:
+    plan = read_index(whole).plan
+    moved = plan.streams["text"].model_copy(update={"field": "caption"})
+    with pytest.raises(UserError, match=r"^streams\.text\.field: is 'caption', the items in .* were read from 'text';"):
+        check_fits(plan, plan.model_copy(update={"streams": {"text": moved}}), folder=whole)
+    with pytest.raises(UserError, match=r"^data\.cache \(.*\): has no latents of stream 'sound'; encode again"):
+        check_fits(plan, plan.model_copy(update={"streams": {"sound": moved}}), folder=whole)
 
 
 def words_alone(tree: Tree) -> Tree:

@@ -152,7 +152,9 @@ def check_fits(cached: CachePlan, run: CachePlan, *, folder: Path) -> None:
         if theirs.hash != ours.hash:
             what = f"was encoded by another codec for stream {name!r} ({theirs.hash[:12]}, here {ours.hash[:12]})"
             raise UserError(what, where=where, do=f"{AGAIN}, or set streams.{name}.weights to that codec")
-        check_unchanged(theirs, ours, where=f"streams.{name}", do=_or_again(folder))
+        if theirs.field != ours.field:
+            what = f"is {ours.field!r}, the items in {folder} were read from {theirs.field!r}"
+            raise UserError(what, where=f"streams.{name}.field", do=f"put it back, or {AGAIN}")
     if cached.length != run.length:
         what = f"is {run.length}, the latents in {folder} were cut to {cached.length}"
         raise UserError(what, where="data.length", do=f"put it back, or {AGAIN}")
@@ -169,11 +171,8 @@ def _check_source(name: str, cached: CachePlan, ours: CachedSource, *, folder: P
         what = f"is not in {folder}" if theirs is None else f"has streams of which {folder} has no latents"
         raise UserError(what, where=f"data.sources.{name}", do=AGAIN)
     free = {key: getattr(theirs, key) for key in ("streams", "varied", "draws", "batch")}
-    check_unchanged(theirs, ours.model_copy(update=free), where=f"data.sources.{name}", do=_or_again(folder))
-
-
-def _or_again(folder: Path) -> str:
-    return f"put it back, or {AGAIN} ({folder} was made with the other)"
+    do = f"put it back, or {AGAIN} ({folder} was made with the other)"
+    check_unchanged(theirs, ours.model_copy(update=free), where=f"data.sources.{name}", do=do)
 
 
 def _digest(values: Mapping[str, Any]) -> str:

@@ -16,9 +16,8 @@ import numpy as np
 from colatent.data.cache import DAMAGED, CacheIndex, check_shards, read_index, shard_path
 from colatent.data.cache_shards import Shard
 from colatent.data.dataset import Dataset, Sample
-from colatent.data.mixture import Drawn
+from colatent.data.mixture import Drawn, Mixture, Place
 from colatent.errors import UserError
-from colatent.latents.draws import generator
 from colatent.plugins.contract import Encoded
 
 NOWHERE = -1
@@ -60,9 +59,8 @@ class LatentCache:
         return shard.record(stream, int(self._row[one.source][place]))
 
     def _sample(self, one: Drawn) -> Sample:
-        # The generator that `Mixture` hands in for that draw.
-        rng = generator(self.plan.seed, "sample", one.source, self._draw(one), index_of(one))
-        return self._datasets[one.source].sample(index_of(one), rng)
+        mixture = Mixture({one.source: (self._datasets[one.source], 1.0)}, seed=self.plan.seed)
+        return mixture.read(Place(source=one.source, index=index_of(one), epoch=self._draw(one))).sample
 
     def _draw(self, one: Drawn) -> int:
         return one.epoch % self.plan.sources[one.source].draws

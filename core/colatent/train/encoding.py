@@ -76,14 +76,9 @@ def encode(
     index = begin(out, plan)
     if index is not None:
         return index
-    writer, steps = CacheWriter(out, plan, shard_bytes=shard_bytes), list(steps_of(plan, share or Share()))
-    total, done = sum(step.stop - step.start for step in steps), 0
+    writer = CacheWriter(out, plan, shard_bytes=shard_bytes)
     with Interrupts() as interrupts:
-        encoder = _Encoder(run, plan)
-        for step in steps:
-            if not writer.holds(step.source, step.start, step.stop):
-                writer.add(step.source, step.start, encoder.encode(step))
-            done += step.stop - step.start
+        for done, total in _encode_steps(run, plan, writer, list(steps_of(plan, share or Share()))):
             if progress is not None:
                 progress(done, total)
             if interrupts.asked and done < total:
@@ -91,6 +86,16 @@ def encode(
                 interrupts.stop(out)
         writer.flush()
     return finish(out, plan)
+
+
+def _encode_steps(run: Run, plan: CachePlan, writer: CacheWriter, steps: Sequence[Step]) -> Iterator[tuple[int, int]]:
+    """Encode the steps that are in no whole shard; gives after each how far it has come."""
+    encoder, done, total = _Encoder(run, plan), 0, sum(step.stop - step.start for step in steps)
+    for step in steps:
+        if not writer.holds(step.source, step.start, step.stop):
+            writer.add(step.source, step.start, encoder.encode(step))
+        done += step.stop - step.start
+        yield done, total
 
 
 def steps_of(plan: CachePlan, share: Share) -> Iterator[Step]:

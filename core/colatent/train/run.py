@@ -108,7 +108,8 @@ def _check_final(run: Run, checkpoint: Checkpoint) -> None:
 def _train_stage(name: str, run: Run, folder: RunFolder, reporter: Reporter, *, resume: bool) -> None:
     config = run.config.stages[name]  # type: ignore[index]
     stage = STAGES[name](run, config)
-    mixture = run.sources.mixture(seed=run.config.seed, whole=config.draw == "step", workers=run.config.data.workers)
+    workers = 0 if run.cache is not None else run.config.data.workers  # of what is cached, nothing is read ahead
+    mixture = run.sources.mixture(seed=run.config.seed, whole=config.draw == "step", workers=workers)
     with closing(mixture):
         trainer = Trainer(
             stage,

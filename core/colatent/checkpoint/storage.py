@@ -109,11 +109,11 @@ def maker_lives(temporary: Path) -> bool:
     return True
 
 
-def atomic_write_bytes(path: Path, data: bytes) -> None:
+def atomic_write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> None:
     """Replace a file as a whole: after a crash it holds the old bytes or the new ones."""
     temporary = temporary_beside(path)
     try:
-        write_chunks(temporary, [data])
+        write_chunks(temporary, chunks)
         os.replace(temporary, path)
         sync_folder(path.parent)
     except OSError as error:
@@ -121,6 +121,11 @@ def atomic_write_bytes(path: Path, data: bytes) -> None:
         raise UserError(f"cannot be written: {error.strerror or error}", where=str(path), do=do) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def atomic_write_bytes(path: Path, data: bytes) -> None:
+    """`atomic_write_chunks` of bytes that are there already."""
+    atomic_write_chunks(path, [data])
 
 
 def atomic_write_text(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ MISTAKE, BUG, INTERRUPTED = 2, 1, 130
 
 COMMANDS = {
     "train": LazyCommand(target="colatent.cli.train:train", help="Train a model from a config."),
+    "encode": LazyCommand(target="colatent.cli.encode:encode", help="Encode data once, into a latent cache."),
     "generate": LazyCommand(target="colatent.cli.generate:generate", help="Generate items with a trained model."),
     "data": LazyCommand(target="colatent.cli.data:data", help="Pack data for training."),
     "eval": LazyCommand(target="colatent.cli.evaluate:evaluate", help="Score output and measure models.", open=True),

@@ -7,7 +7,7 @@ functions know the settings by name only, since `schema` calls them while it che
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -65,6 +65,12 @@ def check_batches(stages: Mapping[Any, Any], sources: Mapping[str, Any]) -> None
     own = [name for name, source in sources.items() if source.batch is not None]
     if own and all(stage.draw != "step" for stage in stages.values()):
         raise ValueError(f"data.sources.{own[0]}.batch has no effect: no stage has draw: step")
+
+
+def check_cache(stages: Collection[Any], cache: str | None) -> None:
+    """Refuse a latent cache where no stage takes latents from it: the others train the codecs that would make them."""
+    if cache is not None and "prior" not in stages:
+        raise ValueError("data.cache has no effect without stages.prior: take it out")
 
 
 def _check_joint(stages: Mapping[Any, Any], joint: Any) -> None:

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from colatent.config.regimes import check_batches, check_regime, check_stages
+from colatent.config.regimes import check_batches, check_cache, check_regime, check_stages
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -79,6 +79,8 @@ class DataConfig(Settings):
     """Latents of one item in a training sequence, at most; longer items are cut where the codec can cut them."""
     workers: NonNegativeInt = 0
     """Processes that read samples ahead of the training; the samples are the same for any number."""
+    cache: str | None = None
+    """A latent cache of these sources by `colatent encode`: stage prior takes latents from there."""
     sources: dict[str, SourceConfig] = Field(min_length=1)
 
 
@@ -286,4 +288,5 @@ class RunConfig(Settings):
     def _stages_agree(self) -> RunConfig:
         check_stages(self.stages, self.joint)
         check_batches(self.stages, self.data.sources)
+        check_cache(self.stages, self.data.cache)
         return self

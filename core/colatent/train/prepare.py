@@ -15,6 +15,7 @@ from torch import nn
 from colatent.checkpoint.codecs import CodecFacts, check_options
 from colatent.config.checks import validate
 from colatent.config.schema import RunConfig
+from colatent.data.cache_reading import LatentCache
 from colatent.data.mixture import Drawn
 from colatent.data.sources import Sources, open_sources, opener_of, origin_of
 from colatent.data.streams import Stream, cut_items
@@ -27,7 +28,7 @@ from colatent.plugins.pluginset import PluginSet
 
 @dataclass(kw_only=True)
 class Run:
-    """A run under way: its settings, sources and codecs."""
+    """A run under way: its settings, sources and codecs, and the cache that its latents come from, if they do."""
 
     config: RunConfig
     plugins: PluginSet
@@ -36,6 +37,7 @@ class Run:
     infos: Mapping[str, CodecInfo]
     codecs: dict[str, Codec] = field(default_factory=dict)
     facts: dict[str, CodecFacts] = field(default_factory=dict)
+    cache: LatentCache | None = None
 
     @property
     def streams(self) -> dict[str, Stream]:

@@ -27,6 +27,7 @@ from colatent.latents.packing import pack
 from colatent.latents.posterior import SCALE_RANGE, overall_std
 from colatent.latents.sequence import LatentSequence
 from colatent.prior.dit import Prior
+from colatent.train.cached import read_no_samples
 from colatent.train.codec_stage import merge
 from colatent.train.prepare import Run
 from colatent.train.sequences import at_time, build_sequences
@@ -38,7 +39,7 @@ EVAL_BATCH = 16
 
 
 class PriorStage:
-    """Trains the DiT; the codecs only encode."""
+    """Trains the DiT; the codecs only encode, where no cache has their latents."""
 
     name = "prior"
 
@@ -47,6 +48,8 @@ class PriorStage:
         check_codecs_trained(run, self.name)
         for codec in run.codecs.values():
             codec.requires_grad_(False).eval()  # type: ignore[attr-defined]
+        if run.cache is not None:
+            read_no_samples(run)
         start = build_prior(run)
         self.module: Prior = start.prior
         self.window = start.window
@@ -65,6 +68,7 @@ class PriorStage:
             segments=self.run.sources.segments,
             flow=config.flow,
             seed=config.seed,
+            cache=self.run.cache,
         )
         self.window = max(self.window, *(longest_history(sequence) for sequence in sequences))
         batch = pack(sequences).to(self.run.device)

@@ -14,6 +14,7 @@ from colatent.config.schema import StageConfig
 from colatent.data.facts import check_facts
 from colatent.errors import UserError
 from colatent.plugins.pluginset import PluginSet, load_plugins
+from colatent.train.cached import open_cache
 from colatent.train.codec_stage import CodecStage
 from colatent.train.codecs import adopt_stored, build_codecs, check_items, check_lengths
 from colatent.train.joint_stage import JointStage, check_begin, check_joint_resumed
@@ -50,6 +51,7 @@ def train(
     check_facts(run.sources, run.codecs)
     check_items(run)
     check_lengths(run)
+    open_cache(run)
     if "prior" in config.stages:
         check_order(run, "prior")
     if "joint" in config.stages:
@@ -106,7 +108,8 @@ def _check_final(run: Run, checkpoint: Checkpoint) -> None:
 def _train_stage(name: str, run: Run, folder: RunFolder, reporter: Reporter, *, resume: bool) -> None:
     config = run.config.stages[name]  # type: ignore[index]
     stage = STAGES[name](run, config)
-    mixture = run.sources.mixture(seed=run.config.seed, whole=config.draw == "step", workers=run.config.data.workers)
+    workers = 0 if run.cache is not None else run.config.data.workers  # of what is cached, nothing is read ahead
+    mixture = run.sources.mixture(seed=run.config.seed, whole=config.draw == "step", workers=workers)
     with closing(mixture):
         trainer = Trainer(
             stage,

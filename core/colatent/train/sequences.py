@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from colatent.config.schema import FlowConfig, SegmentConfig
+from colatent.data.cache_reading import LatentCache
 from colatent.data.mixture import Drawn
 from colatent.data.streams import Stream, cut_items
 from colatent.flow.objective import draw_cuts, draw_lone, draw_noise
@@ -39,7 +40,7 @@ class EncodedItems:
 
     places   where each stands
     configs  the segment that it becomes
-    items    the items, cut to the training length
+    items    the items, cut to the training length; none where records are cached and no item is needed
     records  their posteriors, as the codec gave them
     latents  the sample of each posterior that the core drew
     """
@@ -59,9 +60,21 @@ def build_sequences(
     segments: Mapping[str, Sequence[SegmentConfig]],
     flow: FlowConfig,
     seed: int,
+    cache: LatentCache | None = None,
 ) -> list[LatentSequence]:
-    """One sequence per sample, without gradient; `segments` gives each source's order of streams."""
-    return join_sequences(encode_streams(drawn, streams=streams, segments=segments, seed=seed), flow=flow)
+    """One sequence per sample, without gradient; `segments` gives each source's order of streams. With a `cache` the
+    posteriors are those that lie there, and items are read only where a block is to be cut."""
+    if cache is None:
+        return join_sequences(encode_streams(drawn, streams=streams, segments=segments, seed=seed), flow=flow)
+    found = {}
+    for name, stream in streams.items():
+        if places := _places(name, drawn, segments, seed):
+            samples = [drawn[place.sample] for place in places]
+            again = cache.drawn_again(samples) if flow.ragged and isinstance(stream.codec, RaggedCodec) else []
+            found[name] = _drawn_items(
+                stream, places, drawn, segments, items=cut_items(stream, again), records=cache.records(name, samples)
+            )
+    return join_sequences(found, flow=flow)
 
 
 def encode_streams(
@@ -80,24 +93,42 @@ def encode_streams(
     """
     found = {}
     for name, stream in streams.items():
-        places = [
-            _Place(number, index, (seed, name, one.epoch, one.key, index), (seed, one.epoch, one.key))
-            for number, one in enumerate(drawn)
-            for index, segment in enumerate(segments[one.source])
-            if segment.stream == name
-        ]
+        places = _places(name, drawn, segments, seed)
         if not places:
             continue
         items = cut_items(stream, [drawn[place.sample] for place in places])
         noisy = {"generator": randomness(name)} if randomness is not None and name in trained else {}
         with torch.set_grad_enabled(name in trained and torch.is_grad_enabled()):
             records = stream.codec.encode(items, **noisy)
-            latents = [_draw(record, place) for record, place in zip(records, places, strict=True)]
-        configs = [segments[drawn[place.sample].source][place.segment] for place in places]
-        found[name] = EncodedItems(
-            stream=stream, places=places, configs=configs, items=items, records=records, latents=latents
-        )
+            found[name] = _drawn_items(stream, places, drawn, segments, items=items, records=records)
     return found
+
+
+def _places(
+    stream: str, drawn: Sequence[Drawn], segments: Mapping[str, Sequence[SegmentConfig]], seed: int
+) -> list[_Place]:
+    """Where a stream's items stand."""
+    return [
+        _Place(number, index, (seed, stream, one.epoch, one.key, index), (seed, one.epoch, one.key))
+        for number, one in enumerate(drawn)
+        for index, segment in enumerate(segments[one.source])
+        if segment.stream == stream
+    ]
+
+
+def _drawn_items(
+    stream: Stream,
+    places: Sequence[_Place],
+    drawn: Sequence[Drawn],
+    segments: Mapping[str, Sequence[SegmentConfig]],
+    *,
+    items: Sequence[Item],
+    records: Sequence[Encoded],
+) -> EncodedItems:
+    """Items at their places, and a sample of each posterior."""
+    latents = [_draw(record, place) for record, place in zip(records, places, strict=True)]
+    configs = [segments[drawn[place.sample].source][place.segment] for place in places]
+    return EncodedItems(stream=stream, places=places, configs=configs, items=items, records=records, latents=latents)
 
 
 def join_sequences(
@@ -156,7 +187,7 @@ def _ragged(
     """For each item, how many latents each block has pinned and their values, as a prompt cut there would give them."""
     codec, items = some.stream.codec, some.items
     if not flow.ragged or not isinstance(codec, RaggedCodec):
-        return [((), None)] * len(items)
+        return [((), None)] * len(records)
     cuts = []
     for record, place, config in zip(records, some.places, some.configs, strict=True):
         drawn = draw_cuts(flow, record.block_lengths, *place.names)

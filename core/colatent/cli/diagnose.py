@@ -70,7 +70,7 @@ def diagnose(
 def _measure(model: str, config: RunConfig, *, n: int, seed: int, device: str, quiet: bool) -> Diagnosis:
     from colatent.evaluate.diagnosis import diagnose
     from colatent.evaluate.heldout import hold_out
-    from colatent.train.prepare import pick_device
+    from colatent.train.device import pick_device
 
     where = pick_device(device)
     loaded, data = load_with_data(model, config, n=n, seed=seed, device=str(where))

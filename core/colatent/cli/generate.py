@@ -76,7 +76,7 @@ def generate(
         raise click.UsageError(f"--out writes whole samples: leave out --{live}")
     options["options"] = _codec_options({name: options.pop(name) for name in SPELT_OUT}, extra)
     from colatent.generate.model import load
-    from colatent.train.prepare import pick_device
+    from colatent.train.device import pick_device
 
     loaded = load(model, device=str(pick_device(options.pop("device"))))
     stream, asked = questions(loaded.codecs, given=given, prompts=prompts, target=options["target"])

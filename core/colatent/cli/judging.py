@@ -28,8 +28,12 @@ def train_and_judge(loaded: Loaded, *, resume: bool, quiet: bool = False) -> Pat
     from colatent.evaluate.curves import draw_curves
     from colatent.train.progress import Reporter
     from colatent.train.run import train
+    from colatent.train.world import rank
 
-    folder = train(loaded, resume=resume, reporter=Reporter(quiet=quiet))
+    others = rank() > 0  # of those that train together: the first one tells of it, and does the rest
+    folder = train(loaded, resume=resume, reporter=Reporter(quiet=quiet or others))
+    if others:
+        return folder
     draw_curves(folder)
     config = loaded.config
     if config.tasks:
@@ -57,7 +61,7 @@ def judge_model(
     from colatent.evaluate.tasks import build_tasks
     from colatent.generate.model import load
     from colatent.plugins import load_plugins
-    from colatent.train.prepare import pick_device
+    from colatent.train.device import pick_device
 
     plugins = load_plugins()
     tasks, checkpoint = build_tasks(wanted, plugins), resolve_model(path)

@@ -63,7 +63,7 @@ def likelihood(
     from colatent.evaluate.likelihood_report import report
     from colatent.evaluate.prior_density import Solve
     from colatent.generate.model import load
-    from colatent.train.prepare import pick_device
+    from colatent.train.device import pick_device
 
     spelled = bool(items) or file is not None
     config = None if spelled else data_config(model, data, overrides)

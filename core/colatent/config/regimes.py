@@ -23,7 +23,12 @@ REGIMES_WITH = {
     "frozen_tail": ("detached",),
 }
 """Regimes in which a setting of `joint` does something; one that is not named does in all."""
-STAGES_WITH = {"kl": ("codec",), "losses": ("codec", "joint"), "optimiser": ("prior", "joint")}
+STAGES_WITH = {
+    "kl": ("codec",),
+    "losses": ("codec", "joint"),
+    "optimiser": ("prior", "joint"),
+    "parallel": ("prior",),
+}
 """Stages in which a setting of a stage does something; one that is not named does in all."""
 
 
@@ -51,6 +56,8 @@ def check_stages(stages: Mapping[Any, Any], joint: Any) -> None:
             raise ValueError(f"stages.{name}.steps is 0, it must be greater than 0: only stage codec may have none")
         if stage.accumulate > stage.batch:
             raise ValueError(f"stages.{name}.accumulate is {stage.accumulate}, more than its batch ({stage.batch})")
+        if stage.parallel == "fsdp" and stage.optimiser == "muon":
+            raise ValueError(f"stages.{name}: muon needs whole matrices, and parallel fsdp cuts them: use one or other")
         for key in changed(stage):
             if name not in STAGES_WITH.get(key, (name,)):
                 raise ValueError(f"stages.{name}.{key} has no effect in stage {name}: take it out")

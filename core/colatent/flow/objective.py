@@ -11,7 +11,7 @@ Axes: N rows, S rows of one stream, T distinct times, C channels, K blocks of a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -64,8 +64,11 @@ def draw_lone(config: FlowConfig, generated: Sequence[bool], *names: Name) -> in
     return later[int(rng.integers(len(later)))]
 
 
-def velocity_errors(prior: VelocityNetwork, batch: PackedBatch) -> dict[str, tuple[Tensor, Tensor]]:
-    """Squared error of velocity, mean over channels, and weight of every noisy row by stream: (S,), (S,)."""
+def velocity_errors(
+    prior: VelocityNetwork, batch: PackedBatch, *, asked: Collection[str] = ()
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Squared error of velocity, mean over channels, and weight of every noisy row by stream: (S,), (S,). Those that
+    are `asked` for are given also where they have no noisy row."""
     x, wanted = {}, {}
     for name, rows in batch.streams.items():
         z0_SC = torch.where(rows.noisy_S[:, None], rows.z0_SC, rows.z0_SC.detach())
@@ -78,7 +81,7 @@ def velocity_errors(prior: VelocityNetwork, batch: PackedBatch) -> dict[str, tup
         positions_N3=batch.positions_N3,
         t_index_N=batch.t_index_N,
         modulation=prior.modulate(batch.t_T),
-        wanted={name: index for name, index in wanted.items() if len(index)},
+        wanted={name: index for name, index in wanted.items() if len(index) or name in asked},
     )
     errors = {}
     for name, v_SC in velocity.items():
@@ -103,7 +106,7 @@ def flow_losses(
     counts = flow_counts(batch) if counts is None else counts
     return {
         name: (error_S * weight_S).sum() / counts[name].clamp(min=1e-9)
-        for name, (error_S, weight_S) in velocity_errors(prior, batch).items()
+        for name, (error_S, weight_S) in velocity_errors(prior, batch, asked=counts).items()
     }
 
 

@@ -9,7 +9,7 @@ Axes: N rows of the flat batch, S rows of one stream, T distinct times, C channe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -174,6 +174,29 @@ def _rows(segment: Segment, local: Tensor, rows: Tensor, noisy: bool) -> dict[st
         "weight_S": weight * ~pinned,
         "t_S": _times(segment)[local],
     }
+
+
+def with_streams(batch: PackedBatch, channels: Mapping[str, int]) -> PackedBatch:
+    """The same batch in which every stream of `channels` has rows, if only none: their weights are used, and get a
+    gradient of zero."""
+    device, length = batch.t_T.device, batch.layout.length
+    streams = dict(batch.streams)
+    for name, rows in batch.streams.items():
+        if rows.rows_S is None and len(channels) > 1:
+            streams[name] = replace(rows, rows_S=torch.arange(length, device=device))
+    for name, width in channels.items():
+        if name not in streams:
+            none, latents_SC = torch.zeros(0, device=device), torch.zeros(0, width, device=device)
+            streams[name] = StreamRows(
+                rows_S=none.long(),
+                z0_SC=latents_SC,
+                noise_SC=latents_SC,
+                noisy_S=none.bool(),
+                wanted_S=none.long(),
+                weight_S=none,
+                t_S=none,
+            )
+    return replace(batch, streams=streams)
 
 
 def two_copy_layout(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> Layout:

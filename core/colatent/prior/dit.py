@@ -78,11 +78,16 @@ class Layer(nn.Module):
         """The parameters of one stream, or the shared ones."""
         return self.branches[name or "shared"]  # type: ignore[return-value]
 
+    def tables(self, embedding_TD: Tensor) -> dict[str, Tensor]:
+        """Modulation of every time, (T, 6, D) for each kind of row."""
+        return {name: self.branch(name).modulation(embedding_TD).unflatten(-1, (6, -1)) for name in self.names}
+
     def forward(self, x_ND: Tensor, context: Pass) -> Tensor:
         """Attention, then MLP, each between its modulation and its gate."""
         rows = context.rows if self.names != (SHARED,) else {SHARED: None}
-        tables = {name: context.modulation.layers[context.layer][name] for name in rows}
-        m_N = {name: context.look_up(table, rows[name]) for name, table in tables.items()}
+        made = context.modulation.layers
+        tables = self.tables(context.modulation.embedding_TD) if made is None else made[context.layer]
+        m_N = {name: context.look_up(tables[name], rows[name]) for name in rows}
         parts = {name: self.branch(name).to_qkv(take(x_ND, r), *m_N[name][:2]) for name, r in rows.items()}
         q_NHD, k_NHD, v_NHD = (join({n: p[i] for n, p in parts.items()}, rows, len(x_ND)) for i in range(3))
         q_NHD, k_NHD = (rotate_interleaved(x.to(v_NHD.dtype), *context.turn(v_NHD.dtype)) for x in (q_NHD, k_NHD))
@@ -153,6 +158,7 @@ class Prior(nn.Module):
         self.rope_dim = rotary_dim(config)
         self.time = TimeEmbedding(width)
         self.enter = nn.ModuleDict({name: nn.Linear(c, width) for name, c in channels.items()})
+        self.in_layers = False  # whether each layer makes its own modulation: nothing of it is used before it is run
         self.layers = nn.ModuleList(
             [Layer(config, tuple(channels)) for _ in range(config.dual_layers)]
             + [Layer(config, (SHARED,)) for _ in range(config.layers)]
@@ -168,12 +174,9 @@ class Prior(nn.Module):
     def modulate(self, t_T: Tensor) -> Modulation:
         """Modulation tables of the distinct times `t_T` in [0, 1]; computed once per table, not per row."""
         embedding_TD = self.time(t_T)
-        layers = []
-        for layer in self.layers:
-            tables = {name: layer.branch(name).modulation(embedding_TD).unflatten(-1, (6, -1)) for name in layer.names}  # type: ignore[operator,union-attr]
-            layers.append(tables)
+        layers = None if self.in_layers else [layer.tables(embedding_TD) for layer in self.layers]  # type: ignore[operator]
         exits = {name: linear(embedding_TD).unflatten(-1, (2, -1)) for name, linear in self.exit_modulation.items()}
-        return Modulation(layers, exits)
+        return Modulation(layers, exits, embedding_TD)
 
     def forward(
         self,

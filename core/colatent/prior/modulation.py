@@ -48,8 +48,10 @@ class TimeEmbedding(nn.Module):
 class Modulation:
     """Modulation tables of one set of times: per layer and stream (T, 6, D), at the exit per stream (T, 2, D).
 
-    The six are attention shift, scale, gate and MLP shift, scale, gate; the two are shift and scale.
+    The six are attention shift, scale, gate and MLP shift, scale, gate; the two are shift and scale. Where `layers` is
+    None each layer makes its own from `embedding_TD` when it is run.
     """
 
-    layers: list[dict[str, Tensor]]
+    layers: list[dict[str, Tensor]] | None
     exits: dict[str, Tensor]
+    embedding_TD: Tensor

@@ -13,16 +13,20 @@ FOLDER = "tensorboard"
 class Board:
     """Scalars of one stage in RUN/tensorboard/STAGE. A resumed stage hides what it will write again."""
 
-    def __init__(self, run: Path, stage: str, *, step: int) -> None:
+    def __init__(self, run: Path, stage: str, *, step: int, writes: bool = True) -> None:
+        """`writes`: off where another process writes the same."""
         import logging
 
         from torch.utils.tensorboard.writer import SummaryWriter
 
         logging.getLogger("tensorboard").setLevel(logging.ERROR)
-        self._writer = SummaryWriter(log_dir=str(run / FOLDER / stage), purge_step=step + 1)
+        folder = str(run / FOLDER / stage)
+        self._writer = SummaryWriter(log_dir=folder, purge_step=step + 1) if writes else None
 
     def scalars(self, step: int, values: Mapping[str, float], *, under: str = "") -> None:
         """Write numbers of one step."""
+        if self._writer is None:
+            return
         for name, value in values.items():
             self._writer.add_scalar(f"{under}{name}", value, step)
 
@@ -32,4 +36,5 @@ class Board:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        if self._writer:
+            self._writer.close()

@@ -81,7 +81,7 @@ def encode(
         for done, total in _encode_steps(run, plan, writer, list(steps_of(plan, share or Share()))):
             if progress is not None:
                 progress(done, total)
-            if interrupts.asked and done < total:
+            if done < total and interrupts.due():
                 writer.flush()
                 interrupts.stop(out)
         writer.flush()

@@ -146,6 +146,7 @@ class JointStage:
     @torch.no_grad()
     def contents(self) -> dict[str, dict[str, Any]]:
         """The codecs as they are, measured again, and what the prior remembers of them."""
+        self.window = self.run.world.largest(self.window)
         self.codecs.eval()
         for name in self.trained:
             self._measure(name)

@@ -1,4 +1,4 @@
-"""AdamW and Muon, learning-rate schedules and the exponential moving average, each in its plainest form."""
+"""AdamW and Muon and learning-rate schedules, each in its plainest form."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from colatent.config.schema import StageConfig
+from colatent.train.engine import cut_like
 from colatent.train.stage import Part
 
 _PREFIX = {"adamw": "", "muon": "muon."}
@@ -68,36 +69,6 @@ def load_optimisers(optimisers: Mapping[str, torch.optim.Optimizer], tensors: Ma
         states[name].setdefault(int(number), {})[key] = value
     for name, optimiser in optimisers.items():
         groups = optimiser.state_dict()["param_groups"]
-        optimiser.load_state_dict({"state": states[name], "param_groups": groups})
-
-
-class MovingAverage:
-    """Exponential moving average of a module's parameters and buffers, stored apart.
-
-    Early on, the average follows fast: its decay is min(decay, (1 + n) / (10 + n)) after n updates, so that it never
-    remembers the initial weights for longer than training has lasted.
-    """
-
-    def __init__(self, module: nn.Module, *, decay: float) -> None:
-        self.decay, self.updates = decay, 0
-        self.shadow = {name: value.detach().clone() for name, value in module.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        """Move a step towards the module's current weights."""
-        weight = 1.0 - min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        shadow, current = [], []
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                shadow.append(self.shadow[name])
-                current.append(value)
-            else:
-                self.shadow[name].copy_(value)
-        torch._foreach_lerp_(shadow, current, weight)
-
-    def load(self, tensors: Mapping[str, Tensor], updates: int) -> None:
-        """Take up a saved average."""
-        self.updates = updates
-        for name, value in tensors.items():
-            self.shadow[name].copy_(value)
+        parameters = [one for group in optimiser.param_groups for one in group["params"]]
+        found = {place: cut_like(entry, parameters[place]) for place, entry in states[name].items()}
+        optimiser.load_state_dict({"state": found, "param_groups": groups})

@@ -24,11 +24,14 @@ from colatent.evaluate.tasks import build_tasks
 from colatent.plugins import CodecInfo
 from colatent.plugins.contract import Codec, Item
 from colatent.plugins.pluginset import PluginSet
+from colatent.train.device import pick_device
+from colatent.train.world import World
 
 
 @dataclass(kw_only=True)
 class Run:
-    """A run under way: its settings, sources and codecs, and the cache that its latents come from, if they do."""
+    """A run under way: its settings, sources and codecs, the cache that its latents come from, if they do, and who
+    trains it."""
 
     config: RunConfig
     plugins: PluginSet
@@ -38,6 +41,7 @@ class Run:
     codecs: dict[str, Codec] = field(default_factory=dict)
     facts: dict[str, CodecFacts] = field(default_factory=dict)
     cache: LatentCache | None = None
+    world: World = field(default_factory=World)
 
     @property
     def streams(self) -> dict[str, Stream]:
@@ -64,7 +68,7 @@ class Run:
         self.sources.open_with(stream, opener_of(facts.codec, facts.config, plugins=self.plugins))
 
 
-def prepare(config: RunConfig, plugins: PluginSet) -> Run:
+def prepare(config: RunConfig, plugins: PluginSet, *, world: World | None = None) -> Run:
     """Check names and settings and open the datasets; builds no network yet."""
     infos = {}
     for name, stream in config.streams.items():
@@ -77,7 +81,14 @@ def prepare(config: RunConfig, plugins: PluginSet) -> Run:
         codec = plugins.codec_class(infos[name].name, where=f"streams.{name}.codec")
         check_options(codec, options, stream=name, where=f"sample.options.{name}")
     build_tasks(config.tasks, plugins)  # what judges lack must not be found after the training
-    return Run(config=config, plugins=plugins, device=pick_device(config.device), sources=sources, infos=infos)
+    return Run(
+        config=config,
+        plugins=plugins,
+        device=pick_device(config.device),
+        sources=sources,
+        infos=infos,
+        world=world or World(),
+    )
 
 
 def _check_names(config: RunConfig, sources: Sources) -> None:
@@ -94,15 +105,3 @@ def _check_names(config: RunConfig, sources: Sources) -> None:
         for name in names:
             if name not in config.streams:
                 raise UserError(f"no stream {name!r}", where=where, do=f"use one of {', '.join(config.streams)}")
-
-
-def pick_device(name: str) -> torch.device:
-    """The device that a config names."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"{name!r} cannot be used here", where="device", do="use auto, cpu or cuda") from error
-    return device

@@ -23,7 +23,7 @@ from colatent.data.mixture import Drawn
 from colatent.errors import UserError
 from colatent.flow.objective import flow_counts, flow_losses, total_loss, velocity_errors
 from colatent.latents.draws import digest
-from colatent.latents.packing import pack
+from colatent.latents.packing import pack, with_streams
 from colatent.latents.posterior import SCALE_RANGE, overall_std
 from colatent.latents.sequence import LatentSequence
 from colatent.prior.dit import Prior
@@ -42,6 +42,8 @@ class PriorStage:
     """Trains the DiT; the codecs only encode, where no cache has their latents."""
 
     name = "prior"
+    sharded = False
+    """Whether processes hold shares of the weights, which they must then use alike."""
 
     def __init__(self, run: Run, config: StageConfig) -> None:
         self.run, self.config = run, config
@@ -53,11 +55,12 @@ class PriorStage:
         start = build_prior(run)
         self.module: Prior = start.prior
         self.window = start.window
+        self.module.in_layers = self.sharded = config.parallel == "fsdp" and run.world.size > 1
 
     @property
     def parts(self) -> dict[str, Part]:
         """The prior alone."""
-        return {"prior": Part(module=self.module, hidden=self.module.hidden())}
+        return {"prior": Part(module=self.module, hidden=self.module.hidden(), layers=list(self.module.layers))}
 
     def prepare(self, drawn: Sequence[Drawn], step: int, *, alone: bool) -> Prepared:
         """The packed batch, and the number of data units (tokens, ...) that are generated."""
@@ -72,11 +75,17 @@ class PriorStage:
         )
         self.window = max(self.window, *(longest_history(sequence) for sequence in sequences))
         batch = pack(sequences).to(self.run.device)
-        return Prepared(batch=(batch, generated_units(sequences)), counts=flow_counts(batch))
+        counts = flow_counts(batch)
+        if self.sharded:
+            counts |= {f"{name}/rows": torch.tensor(len(rows.t_S)) for name, rows in batch.streams.items()}
+        return Prepared(batch=(batch, generated_units(sequences)), counts=counts)
 
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted flow loss, its parts by stream, and the data units that are generated."""
         batch, units = prepared.batch
+        if self.sharded:  # all processes use the weights of every stream that any of them has in this step
+            present = [name for name in self.module.channels if f"{name}/rows" in counts]
+            batch = with_streams(batch, {name: self.module.channels[name] for name in present})
         losses = flow_losses(self.module, batch, counts)
         parts = {f"{name}/flow": float(value.detach()) for name, value in losses.items()}
         return total_loss(losses, self.run.config.flow.weights), parts, units
@@ -91,6 +100,7 @@ class PriorStage:
 
     def contents(self) -> dict[str, dict[str, Any]]:
         """The frozen codecs, and what the prior remembers of them."""
+        self.window = self.run.world.largest(self.window)
         return model_contents(self.run, self.module, window=self.window)
 
     def go_on(self, checkpoint: Checkpoint) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from colatent.checkpoint.folder import Checkpoint, newest
@@ -23,7 +24,10 @@ from colatent.train.prepare import Run, prepare
 from colatent.train.prior_stage import PriorStage, check_init, check_order, check_resumed
 from colatent.train.progress import Reporter
 from colatent.train.resume import check_same_settings
+from colatent.train.spread import check_shares
 from colatent.train.stage import Stage
+from colatent.train.versions import versions
+from colatent.train.world import World, join
 
 STAGES: dict[str, Callable[[Run, StageConfig], Stage]] = {
     "codec": CodecStage,
@@ -37,15 +41,40 @@ def train(
 ) -> Path:
     """Run the stages of a config in order; returns the run folder. With `resume`, go on from the last checkpoint.
 
-    What cannot work is refused before anything is written: a run folder that exists is left as it was.
+    What cannot work is refused before anything is written: a run folder that exists is left as it was. Started by
+    torchrun, this is one of several processes that train together.
     """
-    config, reporter = loaded.config, reporter or Reporter()
     plugins = plugins or load_plugins()
-    run = prepare(config, plugins)
-    path = Path(config.out or f"runs/{config.name}")
-    if resume and not is_run_folder(path):
-        warnings.warn(f"there is no run in {path} to resume: starting one", stacklevel=2)
-    _build_or_restore(run, _saved(path, config.stages) if resume else {})
+    with join(loaded.config.device) as world:
+        _check_same(world, loaded, plugins, resume=resume)
+        check_shares(loaded.config, world)
+        run = prepare(loaded.config, plugins, world=world)
+        path = Path(loaded.config.out or f"runs/{loaded.config.name}")
+        with world.together():
+            saved = _check(run, path, resume=resume)
+        _check_same_files(run, saved)
+        _train_stages(run, path, loaded.text, reporter or Reporter(quiet=not world.leads), resume=resume)
+    return path
+
+
+def _check_same(world: World, loaded: Loaded, plugins: PluginSet, *, resume: bool) -> None:
+    """Refuse to begin where the processes of a run were not all started alike."""
+    told = {
+        "the set of plugins": plugins.fingerprint,
+        "the installation": json.dumps(versions()),
+        "the configuration": loaded.config.model_dump_json(),
+        "the choice of --resume": str(resume),
+    }
+    world.check_same(told, do="start all with one command, of one installation, where they see the same files")
+
+
+def _check(run: Run, path: Path, *, resume: bool) -> dict[str, Checkpoint]:
+    """Give the run its codecs, and refuse what cannot work. Gives the checkpoints that the run will go on from."""
+    config = run.config
+    if resume and not is_run_folder(path) and run.world.leads:
+        warnings.warn(f"there is no run in {path} to resume: starting one", stacklevel=3)
+    saved = _saved(path, config.stages) if resume else {}
+    _build_or_restore(run, saved)
     if resume and is_run_folder(path):
         check_same_settings(path, config)
     check_facts(run.sources, run.codecs)
@@ -58,16 +87,36 @@ def train(
         check_begin(run)
     if {"prior", "joint"} & config.stages.keys():
         check_init(run)
-    with RunFolder.create(path, loaded.text, resume=resume) as folder:
-        folder.write_config(loaded.text)
-        folder.begin(list(config.stages))
-        for name in config.stages:
-            if name == "codec" and name in folder.state().done:
+    return saved
+
+
+def _check_same_files(run: Run, saved: Mapping[str, Checkpoint]) -> None:
+    """Refuse to begin where processes, on several machines maybe, see other files than the first one."""
+    sizes = {name: len(dataset) for name, (dataset, _) in run.sources.training.items()}
+    reached = {name: one.step for name, one in saved.items()}
+    told = {"the data": json.dumps(sizes), "the run folder": json.dumps(reached)}
+    run.world.check_same(told, do="put it where all see the same files, on a disk that they share")
+
+
+def _train_stages(run: Run, path: Path, text: str, reporter: Reporter, *, resume: bool) -> None:
+    """Train what is left to train. The first process holds the run folder; to the others it is a place to read."""
+    world, stages = run.world, run.config.stages
+    with ExitStack() as held:
+        folder = RunFolder(path)
+        with world.together():
+            if world.leads:
+                folder = held.enter_context(RunFolder.create(path, text, resume=resume))
+                folder.write_config(text)
+                folder.begin(list(stages))
+        done = json.loads(world.gather(json.dumps(folder.state().done if world.leads else ()))[0])
+        for name in stages:
+            if name == "codec" and name in done:
                 continue
             _train_stage(name, run, folder, reporter, resume=resume)
-            folder.stage_done(name)
-        folder.finish()
-    return path
+            if world.leads:
+                folder.stage_done(name)
+        if world.leads:
+            folder.finish()
 
 
 def _saved(path: Path, stages: Iterable[str]) -> dict[str, Checkpoint]:
@@ -108,8 +157,11 @@ def _check_final(run: Run, checkpoint: Checkpoint) -> None:
 def _train_stage(name: str, run: Run, folder: RunFolder, reporter: Reporter, *, resume: bool) -> None:
     config = run.config.stages[name]  # type: ignore[index]
     stage = STAGES[name](run, config)
+    world, seed = run.world, run.config.seed
     workers = 0 if run.cache is not None else run.config.data.workers  # of what is cached, nothing is read ahead
-    mixture = run.sources.mixture(seed=run.config.seed, whole=config.draw == "step", workers=workers)
+    mixture = run.sources.mixture(
+        seed=seed, whole=config.draw == "step", rank=world.rank, world=world.size, workers=workers
+    )
     with closing(mixture):
         trainer = Trainer(
             stage,
@@ -119,6 +171,7 @@ def _train_stage(name: str, run: Run, folder: RunFolder, reporter: Reporter, *, 
             fingerprint=run.plugins.fingerprint,
             device=run.device,
             reporter=reporter,
+            world=world,
         )
         checkpoint = trainer.resume() if resume else None
         if checkpoint is None or trainer.step < trainer.config.steps:

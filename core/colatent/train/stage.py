@@ -31,6 +31,7 @@ class Part:
     moves    whether they train at a step, counted from 0
     until    the step from which on they stand still, as their average; None: they train to the end
     hidden   those of them that Muon is for: matrices between hidden layers
+    layers   modules below `module` that are run one after the other, each all at once
     """
 
     module: nn.Module
@@ -39,6 +40,7 @@ class Part:
     moves: Callable[[int], bool] = always
     until: int | None = None
     hidden: Sequence[Tensor] = ()
+    layers: Sequence[nn.Module] = ()
 
     def trains(self, step: int) -> bool:
         """Whether the weights move at this step."""

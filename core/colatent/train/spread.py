@@ -1,0 +1,99 @@
+"""Gradients of a step, over passes and over processes.
+
+Losses are shares: sums over some samples, divided by the counts of the whole step. So the gradient of a step is a sum
+over its passes and over the processes that train together, whoever had which samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from colatent.config.schema import RunConfig, StageConfig
+from colatent.data.mixture import Drawn
+from colatent.errors import UserError
+from colatent.train.engine import Engine, Loss
+from colatent.train.stage import Prepared, Stage, add_up
+from colatent.train.world import World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passed:
+    """The forward and backward passes of one step.
+
+    loss   of the whole step
+    parts  of it, by name
+    units  data units of the whole step
+    sound  whether this process's share in the loss is a finite number
+    """
+
+    loss: float
+    parts: dict[str, float]
+    units: float
+    sound: bool
+
+
+class Spread:
+    """A stage's steps, computed in passes by one process or several."""
+
+    def __init__(
+        self, stage: Stage, config: StageConfig, *, engine: Engine, world: World, device: torch.device
+    ) -> None:
+        self._stage, self._config, self._engine, self._world, self._device = stage, config, engine, world, device
+
+    def gradients(self, drawn: Sequence[Drawn], step: int) -> Passed:
+        """Give the weights the gradient of a step's loss, in `accumulate` passes over these samples, which are this
+        process's share of it."""
+        count = min(self._config.accumulate, len(drawn))
+        ends = [len(drawn) * number // count for number in range(count + 1)]
+        some = [drawn[start:end] for start, end in pairwise(ends)]
+        alone = len(some) == self._world.size == 1
+        with self._precision():
+            prepared = [self._stage.prepare(one, step, alone=alone) for one in some]
+        counts, own = self._count(prepared), Counter[str]()
+        for number, one in enumerate(prepared, 1):
+            work = partial(self._loss, one, counts, step)
+            loss, parts, units = self._engine.gradients(work, last=number == len(prepared))
+            own.update({"loss": float(loss.detach()), "units": units, **parts})
+        whole = self._world.sum(own)
+        sound = math.isfinite(own["loss"])
+        return Passed(loss=whole.pop("loss"), units=whole.pop("units"), parts=whole, sound=sound)
+
+    def _count(self, prepared: Iterable[Prepared]) -> dict[str, Tensor]:
+        """Counts of the whole step."""
+        counts = add_up(one.counts for one in prepared)
+        if self._world.size == 1:
+            return counts
+        found = self._world.sum({name: float(count) for name, count in counts.items()})
+        return {name: torch.tensor(count) for name, count in found.items()}
+
+    def _loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> Loss:
+        with self._precision():
+            return self._stage.loss(prepared, counts, step)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        if self._config.precision == "bf16":
+            return torch.autocast(self._device.type, dtype=torch.bfloat16)
+        return nullcontext()
+
+
+def check_shares(config: RunConfig, world: World) -> None:
+    """Refuse steps of too few samples for so many processes: each needs one in every step, and one in every pass where
+    all must come to each pass together."""
+    sizes = {f"data.sources.{name}.batch": source.batch for name, source in config.data.sources.items()}
+    for name, stage in config.stages.items():
+        least = world.size * (stage.accumulate if stage.parallel == "fsdp" and world.size > 1 else 1)
+        own = sizes if stage.draw == "step" else {}
+        for where, batch in {f"stages.{name}.batch": stage.batch, **own}.items():
+            if batch is not None and batch < least:
+                what = f"is {batch}, too few for {world.size} processes: stage {name} needs {least}"
+                raise UserError(what, where=where, do="raise it, or start fewer processes")

@@ -1,0 +1,191 @@
+"""Two processes train what one trains: the same steps, one checkpoint for both, and one end for all."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from colatent.train.interrupts import Interrupted
+from plugins_for_tests.grid import CONFIG, plugins_with_grid
+from plugins_for_tests.ranks import Asked, Ended, both
+from plugins_for_tests.runs import assert_same_checkpoint, changed, last, metrics, run
+from plugins_for_tests.stops import StopsAt
+
+STAGE = {"steps": 20, "batch": 5, "log_every": 1, "eval_every": 0, "save_every": 1000, "warmup": 5, "ema": 0.9}
+SOURCES = {
+    name: {"dataset": "captions", "config": {"size": 8}, "segments": [{"stream": one} for one in order]}
+    for name, order in {
+        "paint": ("text", "grid"),
+        "describe": ("grid", "text"),
+        "write": ("text",),
+        "draw": ("grid",),
+    }.items()
+}
+TREE = changed(
+    CONFIG,
+    device="cpu",
+    streams__text__config={**CONFIG["streams"]["text"]["config"], "mask_weight": 0.0},
+    data__sources=SOURCES,
+    stages={"codec": {**STAGE, "lr": 1e-2}, "prior": {**STAGE, "lr": 5e-3}},
+)
+"""Shares of three and of two samples, often without one of the streams. Text's masks are drawn for each pass, so
+masking is off."""
+BROKEN = 5
+"""A sample whose picture is no number to the second process."""
+
+
+def over(folder: Path, name: str = "prior", **stage: Any) -> dict[str, Any]:
+    """One stage over the codecs of another run."""
+    weights = {f"streams__{one}__weights": str(folder) for one in TREE["streams"]}
+    return changed({**TREE, "stages": {name: {**TREE["stages"]["prior"], **stage}}}, **weights)
+
+
+def by_turns(folder: Path) -> dict[str, Any]:
+    """Stage joint, in which a part stands still while the other moves."""
+    return {**over(folder, "joint"), "joint": {"regime": "interval", "interval": 3, "reference": 0.05}}
+
+
+CUT = 7
+"""The step after which runs are stopped."""
+SHARDED: dict[str, Any] = {"parallel": "fsdp", "accumulate": 2}
+TASKS: dict[str, Any] = {"draw": "step", "accumulate": 2, "batch": 6}
+"""Each step is of one source, in two passes of each process."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("ranks")
+
+
+@pytest.fixture(scope="module")
+def alone(folder: Path) -> Path:
+    """The run in one process; a copy of it was stopped on the way."""
+    stops = StopsAt("prior", CUT, signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        run(TREE, folder / "alone", plugins=plugins_with_grid(), reporter=stops)
+    shutil.copytree(folder / "alone", folder / "one then two")
+    return run(TREE, folder / "alone", plugins=plugins_with_grid(), resume=True)
+
+
+@pytest.fixture(scope="module")
+def ended(folder: Path, alone: Path) -> dict[str, Ended]:
+    """All runs of two processes."""
+    whole, stop, shared = folder / "whole", (1, "prior", CUT), changed(TREE, stages__prior__parallel="fsdp")
+    asked = {
+        "whole": Asked(tree=TREE, out=whole),
+        "tasks": Asked(tree=over(whole, **TASKS), out=folder / "tasks"),
+        "stopped": Asked(tree=over(whole), out=folder / "cut", stop=stop),
+        "resumed": Asked(tree=over(whole), out=folder / "cut", resume=True),
+        "sharded": Asked(tree=over(whole, **SHARDED), out=folder / "sharded"),
+        "sharded and stopped": Asked(tree=over(whole, **SHARDED), out=folder / "shards", stop=stop),
+        "sharded no more": Asked(tree=over(whole, accumulate=2), out=folder / "shards", resume=True),
+        "by turns": Asked(tree=by_turns(whole), out=folder / "by turns"),
+        "one then two": Asked(tree=shared, out=folder / "one then two", resume=True),
+        "plugins": Asked(tree=TREE, out=folder / "none", version=("1", "2")),
+        "settings": Asked(tree=TREE, out=folder / "none", more=((), ("seed=1",))),
+        "taken": Asked(tree=TREE, out=whole),
+        "poisoned": Asked(tree=TREE, out=folder / "poisoned", poison=BROKEN),
+    }
+    return dict(zip(asked, both(list(asked.values()), folder), strict=True))
+
+
+def assert_close(one: Path, other: Path, stage: str) -> None:
+    """Every number that both logged of a stage, to float32's rounding."""
+    mine, theirs = ([record for record in metrics(path) if record["stage"] == stage] for path in (one, other))
+    assert [record["step"] for record in mine if "loss" in record] == list(range(1, 21))
+    for a, b in zip(mine, theirs, strict=True):
+        assert a.keys() == b.keys()
+        for name, value in {**a, **a.get("eval", {})}.items():
+            if isinstance(value, float):
+                assert {**b, **b.get("eval", {})}[name] == pytest.approx(value, rel=1e-5), (stage, a["step"], name)
+
+
+def copy_as_stopped(folder: Path, copy: Path) -> Path:
+    """The run as it was when it was stopped."""
+    shutil.copytree(folder, copy)
+    shutil.rmtree(last(copy, "prior").path)
+    assert last(copy, "prior").step == CUT
+    return copy
+
+
+@pytest.mark.parametrize("stage", ["codec", "prior"])
+def test_two_processes_train_what_one_trains(folder: Path, ended: dict[str, Ended], alone: Path, stage: str) -> None:
+    assert ended["whole"].ends == ["", ""]
+    assert_close(alone, folder / "whole", stage)
+
+
+def test_so_do_two_that_draw_each_step_from_one_source(folder: Path, ended: dict[str, Ended]) -> None:
+    """In two passes each: what a process adds up before the last one is not lost."""
+    assert ended["tasks"].ends == ["", ""]
+    one = run(over(folder / "whole", **TASKS), folder / "task", plugins=plugins_with_grid())
+    assert_close(one, folder / "tasks", "prior")
+
+
+def test_so_do_two_that_hold_a_share_of_the_weights(folder: Path, ended: dict[str, Ended]) -> None:
+    """Also where one of them has no item of a stream in a pass."""
+    assert ended["sharded"].ends == ["", ""]
+    assert_close(folder / "whole", folder / "sharded", "prior")
+
+
+def test_so_do_two_whose_parts_move_by_turns(folder: Path, ended: dict[str, Ended]) -> None:
+    assert ended["by turns"].ends == ["", ""]
+    one = run(by_turns(folder / "whole"), folder / "by turn", plugins=plugins_with_grid())
+    assert_close(one, folder / "by turns", "joint")
+
+
+def test_a_signal_to_one_stops_both_at_one_step(ended: dict[str, Ended]) -> None:
+    assert ended["stopped"].ends == ended["sharded and stopped"].ends == ["75", "75"]
+    assert ended["stopped"].said[0].count("stopped by SIGTERM") == 2
+    assert "stopped by SIGTERM" not in ended["stopped"].said[1]
+
+
+def test_what_two_saved_two_go_on_from_to_the_bit(folder: Path, ended: dict[str, Ended]) -> None:
+    assert ended["resumed"].ends == ["", ""]
+    assert_same_checkpoint(last(folder / "whole", "prior"), last(folder / "cut", "prior"))
+
+
+@pytest.mark.parametrize("saved", ["cut", "shards"])
+def test_what_two_saved_one_goes_on_from(folder: Path, ended: dict[str, Ended], saved: str) -> None:
+    copy = copy_as_stopped(folder / saved, folder / f"{saved} then one")
+    run(over(folder / "whole"), copy, plugins=plugins_with_grid(), resume=True)
+    assert_close(folder / "whole", copy, "prior")
+
+
+def test_what_two_saved_in_shares_two_go_on_from_without(folder: Path, ended: dict[str, Ended]) -> None:
+    assert ended["sharded no more"].ends == ["", ""]
+    assert_close(folder / "whole", folder / "shards", "prior")
+
+
+def test_what_one_saved_two_go_on_from_in_shares(folder: Path, ended: dict[str, Ended], alone: Path) -> None:
+    assert ended["one then two"].ends == ["", ""]
+    assert_close(alone, folder / "one then two", "prior")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("plugins", "torchrun: the set of plugins of process 1 is not that of process 0; start all with one command"),
+        ("settings", "torchrun: the configuration of process 1 is not that of process 0; start all with one command"),
+        ("taken", "already holds a run; use --resume or another out="),
+        ("poisoned", "nothing was changed by this step; lower lr"),
+    ],
+)
+def test_what_one_refuses_both_refuse(ended: dict[str, Ended], asked: str, said: str) -> None:
+    first, second = ended[asked].ends
+    assert said in first
+    assert first == second
+
+
+def test_only_the_samples_of_the_process_that_failed_are_named(ended: dict[str, Ended]) -> None:
+    keys = ended["poisoned"].ends[0].split("on samples ")[1].split(", ...")[0].split(", ")
+    assert any(key.endswith(f"/{BROKEN}") for key in keys)
+    assert len(keys) == TREE["stages"]["codec"]["batch"] // 2
+
+
+def test_the_first_process_alone_writes(folder: Path, ended: dict[str, Ended]) -> None:
+    assert ended["whole"].ends == ["", ""]
+    assert len(list((folder / "whole" / "tensorboard" / "prior").iterdir())) == 1

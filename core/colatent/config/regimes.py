@@ -25,6 +25,8 @@ REGIMES_WITH = {
 """Regimes in which a setting of `joint` does something; one that is not named does in all."""
 STAGES_WITH = {"kl": ("codec",), "losses": ("codec", "joint"), "optimiser": ("prior", "joint")}
 """Stages in which a setting of a stage does something; one that is not named does in all."""
+SCHEDULES_WITH = {"min_lr": ("cosine", "wsd"), "decay": ("wsd",)}
+"""Schedules with which it does, likewise."""
 
 
 def changed(settings: BaseModel) -> list[str]:
@@ -54,6 +56,8 @@ def check_stages(stages: Mapping[Any, Any], joint: Any) -> None:
         for key in changed(stage):
             if name not in STAGES_WITH.get(key, (name,)):
                 raise ValueError(f"stages.{name}.{key} has no effect in stage {name}: take it out")
+            if stage.schedule not in SCHEDULES_WITH.get(key, (stage.schedule,)):
+                raise ValueError(f"stages.{name}.{key} has no effect with schedule {stage.schedule}: take it out")
     if "joint" in stages:
         _check_joint(stages, joint)
     elif changed(joint):

@@ -23,7 +23,12 @@ REGIMES_WITH = {
     "frozen_tail": ("detached",),
 }
 """Regimes in which a setting of `joint` does something; one that is not named does in all."""
-STAGES_WITH = {"kl": ("codec",), "losses": ("codec", "joint"), "optimiser": ("prior", "joint")}
+STAGES_WITH = {
+    "kl": ("codec",),
+    "losses": ("codec", "joint"),
+    "optimiser": ("prior", "joint"),
+    "recompute": ("prior", "joint"),
+}
 """Stages in which a setting of a stage does something; one that is not named does in all."""
 SCHEDULES_WITH = {"min_lr": ("cosine", "wsd"), "decay": ("wsd",)}
 """Schedules with which it does, likewise."""

@@ -178,6 +178,8 @@ class StageConfig(Settings):
     """Decay of the exponential moving average of the weights; 0 keeps none."""
     precision: Literal["float32", "bf16"] = "float32"
     """bf16: autocast over float32 weights."""
+    recompute: bool = False
+    """Whether the prior's layers are computed again in the backward pass instead of kept: less memory, same numbers."""
     kl: NonNegativeFloat = 1e-4
     """Stage codec: beta, the weight of KL(q || N(0, I)), summed over channels and averaged over latents."""
     losses: dict[str, NonNegativeFloat] = {}

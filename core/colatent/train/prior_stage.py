@@ -52,6 +52,7 @@ class PriorStage:
             read_no_samples(run)
         start = build_prior(run)
         self.module: Prior = start.prior
+        self.module.recompute = config.recompute
         self.window = start.window
 
     @property

@@ -28,8 +28,11 @@ STAGES_WITH = {
     "losses": ("codec", "joint"),
     "optimiser": ("prior", "joint"),
     "parallel": ("prior",),
+    "recompute": ("prior", "joint"),
 }
 """Stages in which a setting of a stage does something; one that is not named does in all."""
+SCHEDULES_WITH = {"min_lr": ("cosine", "wsd"), "decay": ("wsd",)}
+"""Schedules with which it does, likewise."""
 
 
 def changed(settings: BaseModel) -> list[str]:
@@ -61,6 +64,8 @@ def check_stages(stages: Mapping[Any, Any], joint: Any) -> None:
         for key in changed(stage):
             if name not in STAGES_WITH.get(key, (name,)):
                 raise ValueError(f"stages.{name}.{key} has no effect in stage {name}: take it out")
+            if stage.schedule not in SCHEDULES_WITH.get(key, (stage.schedule,)):
+                raise ValueError(f"stages.{name}.{key} has no effect with schedule {stage.schedule}: take it out")
     if "joint" in stages:
         _check_joint(stages, joint)
     elif changed(joint):

@@ -167,9 +167,12 @@ class StageConfig(Settings):
     """muon: Muon for the matrices of the prior's layers, AdamW for all else. Both learn at `lr`."""
     lr: PositiveFloat = 1e-3
     warmup: NonNegativeInt = 100
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Literal["cosine", "constant", "wsd"] = "cosine"
+    """After the warm-up. wsd: constant, then a linear decay to `min_lr`."""
     min_lr: NonNegativeFloat = 0.0
-    """Learning rate at the end of the cosine."""
+    """Learning rate at the end of a cosine or decay."""
+    decay: float = Field(default=0.2, gt=0.0, le=1.0)
+    """Schedule wsd: the last share of steps, over which the learning rate falls."""
     betas: tuple[Share, Share] = (0.9, 0.95)
     weight_decay: NonNegativeFloat = 0.01
     clip: PositiveFloat = 1.0
@@ -178,6 +181,8 @@ class StageConfig(Settings):
     """Decay of the exponential moving average of the weights; 0 keeps none."""
     precision: Literal["float32", "bf16"] = "float32"
     """bf16: autocast over float32 weights."""
+    recompute: bool = False
+    """Whether the prior's layers are computed again in the backward pass instead of kept: less memory, same numbers."""
     kl: NonNegativeFloat = 1e-4
     """Stage codec: beta, the weight of KL(q || N(0, I)), summed over channels and averaged over latents."""
     losses: dict[str, NonNegativeFloat] = {}

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from colatent.config.schema import PriorConfig
 from colatent.latents.rows import Layout
@@ -150,9 +151,13 @@ class Prior(nn.Module):
     """Velocity of noisy latents, given the clean ones that come before."""
 
     def __init__(self, config: PriorConfig, channels: Mapping[str, int]) -> None:
-        """`channels`: latent width of each stream by name."""
+        """`channels`: latent width of each stream by name.
+
+        `recompute` may be set on a prior: then only the input of each layer is kept for the backward pass, which
+        computes the rest of the layer again.
+        """
         super().__init__()
-        self.config, self.channels = config, dict(channels)
+        self.config, self.channels, self.recompute = config, dict(channels), False
         width, head_dim = config.width, config.width // config.heads
         self.head_dim = head_dim
         self.rope_dim = rotary_dim(config)
@@ -211,11 +216,17 @@ class Prior(nn.Module):
         )
         entered = {name: self.enter[name](z_SC) for name, z_SC in x.items()}
         x_ND = join(entered, rows, layout.length)
-        for number, layer in enumerate(self.layers):
-            context.layer = number
-            x_ND = layer(x_ND, context)
+        for number in range(len(self.layers)):
+            if self.recompute and torch.is_grad_enabled():  # a layer draws nothing: there is no state to put back
+                x_ND = checkpoint(self._pass, number, x_ND, context, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x_ND = self._pass(number, x_ND, context)
         names = x if wanted is None else wanted
         return {name: self._leave(name, x_ND, context, None if wanted is None else wanted[name]) for name in names}
+
+    def _pass(self, number: int, x_ND: Tensor, context: Pass) -> Tensor:
+        context.layer = number
+        return self.layers[number](x_ND, context)
 
     def _leave(self, name: str, x_ND: Tensor, context: Pass, wanted_S: Tensor | None) -> Tensor:
         rows = context.rows[name]

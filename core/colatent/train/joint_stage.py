@@ -65,6 +65,7 @@ class JointStage:
                 codec.requires_grad_(False).eval()  # type: ignore[attr-defined]
         start = build_prior(run)
         self.prior: Prior = start.prior
+        self.prior.recompute = config.recompute
         self.codecs = nn.ModuleDict(self.trained)  # type: ignore[arg-type]
         self.parts = build_parts(self.prior, self.codecs, joint=self.joint, steps=config.steps)
         self.references = self._references() if self.joint.reference else {}

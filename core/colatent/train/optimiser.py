@@ -42,11 +42,14 @@ def build_optimisers(parts: Mapping[str, Part], config: StageConfig) -> dict[str
 
 
 def learning_rate(config: StageConfig, step: int) -> float:
-    """Learning rate of step `step` (from 0): linear warm-up, then cosine or constant."""
+    """Learning rate of step `step` (from 0): linear warm-up, then cosine, constant, or constant and linear decay."""
     if step < config.warmup:
         return config.lr * (step + 1) / config.warmup
     if config.schedule == "constant":
         return config.lr
+    if config.schedule == "wsd":  # the warm-up is not cut short where decay would begin before it ends
+        length = min(max(1, round(config.decay * config.steps)), config.steps - config.warmup)
+        return config.min_lr + (config.lr - config.min_lr) * min(1.0, (config.steps - step) / length)
     progress = (step - config.warmup) / max(1, config.steps - config.warmup)
     return config.min_lr + 0.5 * (config.lr - config.min_lr) * (1 + math.cos(math.pi * progress))
 

@@ -54,6 +54,7 @@ class PriorStage:
             read_no_samples(run)
         start = build_prior(run)
         self.module: Prior = start.prior
+        self.module.recompute = config.recompute
         self.window = start.window
         self.module.in_layers = self.sharded = config.parallel == "fsdp" and run.world.size > 1
 

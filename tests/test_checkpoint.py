@@ -6,9 +6,7 @@ Failures are made at every single step of a save: an `OSError`, an interrupt, an
 from __future__ import annotations
 
 import ast
-import builtins
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -21,7 +19,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +39,11 @@ from colatent.checkpoint import (
     read_checkpoint,
     resolve_model,
     scan,
-    storage,
     write_checkpoint,
 )
 from colatent.checkpoint.manifest import parse_manifest
 from colatent.errors import UserError
+from plugins_for_tests.failing_disk import disk_full, failing_at
 
 VERSIONS = {"colatent": "0.1.0"}
 
@@ -78,62 +76,6 @@ def temporaries(folder: Path) -> list[Path]:
 
 
 # Failures at the n-th operation on the disk
-
-
-class FaultyFile:
-    """A file whose writes count as operations; the one that fails has written half of its bytes."""
-
-    def __init__(self, file: Any, operation: Callable[[], None]) -> None:
-        self._file, self._operation = file, operation
-
-    def write(self, data: Any) -> int:
-        view = memoryview(data)
-        self._file.write(view[: len(view) // 2])
-        self._operation()
-        return int(self._file.write(view[len(view) // 2 :]))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def __enter__(self) -> FaultyFile:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._file.close()
-
-
-@contextlib.contextmanager
-def failing_at(n: int, fail: Callable[[], None]) -> Iterator[list[int]]:
-    """Call `fail` at the n-th open, write, sync, rename or mkdir; gives the count of operations so far."""
-    count = [0]
-
-    def operation() -> None:
-        count[0] += 1
-        if count[0] == n:
-            fail()
-
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            operation()
-            return function(*args, **kwargs)
-
-        return wrapped
-
-    def faulty_open(path: Path, mode: str) -> Any:
-        if mode == "rb":
-            return builtins.open(path, mode)
-        operation()
-        return FaultyFile(builtins.open(path, mode), operation)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storage, "open", faulty_open, raising=False)
-        for name in ("fsync", "rename", "replace", "mkdir"):
-            patch.setattr(os, name, wrap(getattr(os, name)))
-        yield count
-
-
-def disk_full() -> None:
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def interrupt() -> None:

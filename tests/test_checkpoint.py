@@ -34,6 +34,7 @@ from colatent.checkpoint import (
     atomic_write_text,
     clean_temporary,
     hash_tensors,
+    is_run_folder,
     newest,
     prune,
     read_checkpoint,
@@ -537,6 +538,10 @@ def test_run_folder_refuses(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"not empty and not a run folder \(it has thesis.tex\)"):
             RunFolder.create(tmp_path / "other", "", resume=resume)
     assert [entry.name for entry in (tmp_path / "other").iterdir()] == ["thesis.tex"]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.yaml").touch()
+    with pytest.raises(UserError, match=r"not empty and not a run folder \(it has config.yaml\)"):
+        RunFolder.create(tmp_path / "mine", "")
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="is a file"):
         RunFolder.create(tmp_path / "file", "")
@@ -555,6 +560,7 @@ def test_a_start_that_was_killed_can_be_started_again(tmp_path: Path) -> None:
         n += 1
         with failing_at(n, interrupt) as count, contextlib.suppress(KeyboardInterrupt):
             RunFolder.create(tmp_path / str(n), "name: x\n").close()
+        assert (tmp_path / str(n) / "config.yaml").exists() or not is_run_folder(tmp_path / str(n))
         RunFolder.create(tmp_path / str(n), "name: x\n", resume=True).close()
         assert RunFolder.open(tmp_path / str(n)).config_text() == "name: x\n"
     assert n > 8

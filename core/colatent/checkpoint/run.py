@@ -82,11 +82,12 @@ class RunFolder:
         return run
 
     def _fill(self, config_text: str) -> None:
+        """What makes it a run folder comes last: a run that can be resumed has a config."""
         (self.path / "checkpoints").mkdir(exist_ok=True)
-        if not is_run_folder(self.path):
-            self._write_state(RunState())
         if not (self.path / CONFIG).exists():
             self.write_config(config_text)
+        if not is_run_folder(self.path):
+            self._write_state(RunState())
 
     def checkpoints(self, stage: str) -> Path:
         """The folder of a stage's checkpoints."""
@@ -194,10 +195,10 @@ def _check_free(path: Path, *, resume: bool) -> None:
         return
     if path.exists() and not path.is_dir():
         raise UserError("is a file, not a folder", where=str(path), do="choose another out=")
-    # A run that died before its run.json was written has left no more than these.
-    ours = {LOCK, "samples", "checkpoints"}
-    others = [entry.name for entry in path.iterdir()] if path.exists() else []
-    others = sorted(name for name in others if name not in ours and not name.startswith(TEMPORARY))
+    # A run that died before its run.json was written has left no more than these; a config without a lock is not ours.
+    names = {entry.name for entry in path.iterdir()} if path.exists() else set()
+    ours = {LOCK, "samples", "checkpoints"} | ({CONFIG} if LOCK in names else set())
+    others = sorted(name for name in names - ours if not name.startswith(TEMPORARY))
     if others:
         what = f"is not empty and not a run folder (it has {others[0]})"
         raise UserError(what, where=str(path), do="choose another out=")

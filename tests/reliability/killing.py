@@ -54,7 +54,7 @@ class Kill:
     kept      step of its newest valid checkpoint
     lost      steps that have to be done again
     complete  valid checkpoints of the stage
-    torn      whether something half written was left
+    torn      whether it left something half written, or half removed
     """
 
     start: Start
@@ -106,7 +106,7 @@ class Killer:
 
     def _killed(self, run: Path, start: Start, *, aimed: bool) -> Kill | None:
         """Start a run or go on with it, and kill it at a moment; None where it ended before."""
-        before = {stage: kept(run, stage) for stage in STAGES}
+        before, old = {stage: kept(run, stage) for stage in STAGES}, half_written(run)
         place = place_in(run.with_suffix(".place"), fresh=True)
         begun, pid = time.monotonic(), _start(run, start)
         over = self._wait_for_a_save(pid, place) if aimed else _over(pid, within=self._moment(start))
@@ -116,7 +116,7 @@ class Killer:
         status = os.waitpid(pid, 0)[1]
         self._check_start(run, place, before)
         if os.WIFSIGNALED(status):
-            return self._look(run, place, before, start=start, aimed=aimed, seconds=seconds)
+            return self._look(run, place, before, old, start=start, aimed=aimed, seconds=seconds)
         if os.WEXITSTATUS(status):
             raise LostRunError(f"it would not go on:\n{run.with_suffix('.log').read_text()}")
         if not any(before.values()):  # a whole run: the machine has less to do than when the time was taken
@@ -138,12 +138,11 @@ class Killer:
         if place.began_stage and place.began_step != before[STAGES[place.began_stage - 1]]:
             raise LostRunError(f"{run}: it went on from step {place.began_step}, and had saved {before}")
 
-    def _look(self, run: Path, place: Place, before: dict[str, int], **known: object) -> Kill:
+    def _look(self, run: Path, place: Place, before: dict[str, int], old: set[Path], **known: object) -> Kill:
         """What a kill left. Steps are lost back to the last checkpoint and no further, two checkpoints are whole as
         soon as two were saved."""
         stage = STAGES[place.stage - 1] if place.stage else ""
-        checkpoints = run / "checkpoints"
-        valid = [one.step for one in valid_checkpoints(checkpoints / stage, verify=True)] if stage else []
+        valid = [one.step for one in valid_checkpoints(run / "checkpoints" / stage, verify=True)] if stage else []
         newest = max(valid, default=0)
         due = max(place.saved, before[stage]) if stage else 0
         if any(kept(run, name) < before[name] for name in STAGES) or newest < due:
@@ -160,7 +159,7 @@ class Killer:
             kept=newest,
             lost=step - newest,
             complete=len(valid),
-            torn=any(path.name.startswith(".tmp-") for path in checkpoints.rglob("*")),
+            torn=bool(half_written(run) - old),
             **known,  # type: ignore[arg-type]
         )
 
@@ -189,6 +188,11 @@ class Killer:
 def kept(run: Path, stage: str) -> int:
     """Step of a stage's newest valid checkpoint, 0 where there is none."""
     return next((one.step for one in valid_checkpoints(run / "checkpoints" / stage, verify=True)), 0)
+
+
+def half_written(run: Path) -> set[Path]:
+    """What a save had not finished, and a removal."""
+    return {path for path in (run / "checkpoints").rglob(".tmp-*") if path.is_dir()}
 
 
 def _start(run: Path, start: Start) -> int:

@@ -92,12 +92,12 @@ def test_a_kill_that_lost_something_is_noticed(
     run = Path(shutil.copytree(killer.whole, tmp_path / "run"))
     place, known = Place(stage=2, step=8, saved=8), {"start": "warm", "aimed": False, "seconds": 1.0}
     before = {"codec": 8, "prior": 6}
-    assert killer._look(run, place, before, **known).lost == 0
+    assert killer._look(run, place, before, set(), **known).lost == 0
     place.step = step
     for name in removed:
         shutil.rmtree(run / "checkpoints" / "prior" / name)
     with pytest.raises(LostRunError, match=message):
-        killer._look(run, place, before, **known)
+        killer._look(run, place, before, set(), **known)
 
 
 def test_what_is_kept_is_what_holds(killer: Killer, tmp_path: Path) -> None:

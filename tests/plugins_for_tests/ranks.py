@@ -68,7 +68,13 @@ def both(asked: Sequence[Asked], folder: Path) -> list[Ended]:
         (folder / f"{number}.yaml").write_text(yaml.safe_dump(dict(one.tree), sort_keys=False))
     rest = [{**{k: v for k, v in vars(one).items() if k != "tree"}, "out": str(one.out)} for one in asked]
     (folder / "asked.json").write_text(json.dumps(rest))
-    places = {"MASTER_ADDR": "localhost", "WORLD_SIZE": str(PROCESSES), "PORTS": json.dumps(free_ports(len(asked)))}
+    roots = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    places = {
+        "PYTHONPATH": roots,
+        "MASTER_ADDR": "localhost",
+        "WORLD_SIZE": str(PROCESSES),
+        "PORTS": json.dumps(free_ports(len(asked))),
+    }
     command = [sys.executable, "-m", "plugins_for_tests.ranks", str(folder)]
     each = [
         subprocess.Popen(

@@ -158,7 +158,7 @@ def test_text_is_printed_after_its_own_beginning(capsys: pytest.CaptureFixture[s
         (["--given", "text", "--target", "text"], ["'text' is not STREAM=VALUE"]),
         (["--given", "=up", "--target", "text"], ["'=up' is not STREAM=VALUE"]),
         (["--given", "image=x.png", "--target", "text"], ["--given: this model has no stream 'image'", "text, grid"]),
-        (["--given", "grid=none.npy", "--target", "text"], ["none.npy: is no picture that can be read"]),
+        (["--given", "grid=none.npy", "--target", "text"], ["none.npy: cannot be read; give a .npy file"]),
         (["--given", "grid=up.txt", "--target", "text"], ["up.txt: is no picture that can be read"]),
         (["--given", "+text=up", "--target", "text"], ["--given +text=up: has none before it", "leave out its +"]),
         (["--given", "text=up.npy", "--target", "text"], ["up.npy: is not UTF-8 text (byte 0x93 at offset 0)"]),

@@ -134,6 +134,9 @@ class OneSplit(Waves):
     def __init__(self, config, *, split):
         super().__init__(config, split="train")
 
+    def sample(self, index, rng):
+        return super().sample(index, np.random.default_rng(index))
+
 
 @breaks("samples", "changes for the same generator", dataset=True)
 class RandomWaves(Waves):

@@ -65,7 +65,8 @@ def samples_(subject: DatasetSubject) -> None:
 @check()
 def split(subject: DatasetSubject) -> None:
     """Held-out samples are not the training samples again."""
-    training, heldout = (first_samples(subject.build(part), SAMPLES) for part in ("train", "heldout"))
+    parts = enumerate(("train", "heldout"))  # as in a run, from other generators: data may be nothing but drawn
+    training, heldout = (first_samples(subject.build(part), SAMPLES, seed=number) for number, part in parts)
     require(not same(training, heldout), "the first samples of both splits are the same: `split` has no effect")
 
 

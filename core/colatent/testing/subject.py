@@ -146,9 +146,9 @@ def samples(found: PluginSet, info: DatasetInfo, count: int) -> list[Sample]:
     return first_samples(dataset, count)
 
 
-def first_samples(dataset: Any, count: int) -> list[Sample]:
+def first_samples(dataset: Any, count: int, *, seed: int = 0) -> list[Sample]:
     """The first samples of a dataset, each from a generator of its own."""
-    return [dataset.sample(index, np.random.default_rng(index)) for index in range(min(count, len(dataset)))]
+    return [dataset.sample(index, np.random.default_rng([index, seed])) for index in range(min(count, len(dataset)))]
 
 
 def drawn(records: list[Encoded]) -> list[Latents]:

@@ -83,7 +83,7 @@ def main() -> int:
                 facts["faults"] = faults.put_in_all(Path(folder) / "faults", tries=given.faults, seed=given.seed)
                 print("\n".join(f"{name:<24}{count:>6}" for name, count in facts["faults"].items()))
             if given.configs:
-                facts["configs"] = try_configs(Path(folder), EXAMPLES, tries=given.configs, seed=given.seed)
+                facts["configs"] = try_configs(Path(folder), EXAMPLES, count=given.configs)
                 print("\n".join(f"{name:<24}{count:>6}" for name, count in facts["configs"].items()))
         except (LostRunError, AssertionError) as error:
             print(f"LOST: {error}", file=sys.stderr)

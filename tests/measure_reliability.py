@@ -26,19 +26,22 @@ from typing import Any
 from reliability import faults
 from reliability.bad_configs import EXAMPLES, try_configs
 from reliability.killing import Kill, Killer, LostRunError
-from reliability.watched import PHASES
+from reliability.watched import PHASES, SAVING
 
 
 def measure(folder: Path, *, kills: int, aimed: int, cold: int, seed: int) -> dict[str, Any]:
     """Kill runs in `folder`; the facts, with each kill."""
     killer, found = Killer(folder, seed=seed), []
-    print(f"a run takes {killer.seconds['warm']:.1f} s, {killer.seconds['cold']:.1f} s from a cold start", flush=True)
+    share = f"{killer.share:.0%} of it in saves"
+    seconds = {start: f"{killer.seconds[start]:.1f} s" for start in killer.seconds}
+    print(f"a run takes {seconds['warm']}, {share}; {seconds['cold']} from a cold start", flush=True)
     for kill in killer.kills(kills, aimed=aimed, cold=cold):
         found.append(kill)
         print(f"\r{len(found)} of {kills + aimed} kills", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return {
         "seconds": killer.seconds,
+        "share_of_saves": killer.share,
         "runs_ended_alike": killer.ended,
         "by_phase": {phase: summary([kill for kill in found if kill.phase == phase]) for phase in PHASES},
         "kills": [asdict(kill) for kill in found],
@@ -67,7 +70,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=100, help="at moments uniform in wall time")
     parser.add_argument("--cold", type=int, default=10, help="how many of them begin with an import of everything")
-    parser.add_argument("--aimed", type=int, default=20, help="more of them, inside a save")
+    parser.add_argument("--aimed", type=int, default=10, help="more of them, each aimed at a save")
     parser.add_argument("--faults", type=int, default=20, help="moments at which a disk fails, of either sort; 0: none")
     parser.add_argument("--configs", type=int, default=600, help="configs that something happened to")
     parser.add_argument("--seed", type=int, default=0)
@@ -78,12 +81,14 @@ def main() -> int:
         try:
             facts = measure(Path(folder), kills=given.kills, aimed=given.aimed, cold=given.cold, seed=given.seed)
             print(table(facts["by_phase"]))
+            inside = facts["by_phase"][SAVING]
+            print(f"{inside['uniform']} of {given.kills} uniform kills and {inside['aimed']} aimed ones inside a save")
             print(f"{facts['runs_ended_alike']} runs, all to the bit like the one that nothing stopped", flush=True)
             if given.faults:
                 facts["faults"] = faults.put_in_all(Path(folder) / "faults", tries=given.faults, seed=given.seed)
                 print("\n".join(f"{name:<24}{count:>6}" for name, count in facts["faults"].items()))
             if given.configs:
-                facts["configs"] = try_configs(Path(folder), EXAMPLES, tries=given.configs, seed=given.seed)
+                facts["configs"] = try_configs(Path(folder), EXAMPLES, count=given.configs)
                 print("\n".join(f"{name:<24}{count:>6}" for name, count in facts["configs"].items()))
         except (LostRunError, AssertionError) as error:
             print(f"LOST: {error}", file=sys.stderr)

@@ -138,6 +138,12 @@ class AllPadding(changing(units_L=lambda units: 0 * units)):
     pass
 
 
+@breaks("measure", "and the items have")
+class CountsNoPadding(WaveCodec):
+    def lengths(self, items):
+        return [(len(item) + 1) // 2 for item in items]
+
+
 @breaks("plan", "plans no block")
 class NoPlan(WaveCodec):
     def plan(self, request):

@@ -96,6 +96,9 @@ class WaveCodec(nn.Module):
         right = [(self.errors(item, record) < 0.1).flatten() for item, record in zip(items, latents, strict=True)]
         return sum(int(each[: len(item)].sum()) for each, item in zip(right, items, strict=True)), sum(map(len, items))
 
+    def lengths(self, items: Sequence[np.ndarray]) -> list[int]:
+        return [len(self.pairs(item)) for item in items]
+
     def cut(self, items: Sequence[np.ndarray], lengths: Sequence[int]) -> list[np.ndarray]:
         return [item[: PAIR * length] for item, length in zip(items, lengths, strict=True)]
 

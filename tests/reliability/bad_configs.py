@@ -1,22 +1,23 @@
-"""Configs that something happened to, drawn from a seed: each is taken or refused in one line that names it.
+"""Configs that something happened to: each is taken or refused in one line.
 
 Half of them are changed as text, as an editor or a bad copy would; half as settings, by a value that no one means.
 """
 
 from __future__ import annotations
 
-import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from colatent.config import load
 from colatent.config.checks import validate
-from colatent.errors import UserError
 from colatent.plugins import PluginSet, load_plugins
+from properties import Draw, attempt, tries
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "configs").glob("**/*.yaml"))
 VALUES: tuple[Any, ...] = (
@@ -58,39 +59,40 @@ SIGNS = (
 SIGNS += (b"${", b"}", b"%YAML 9.9\n", b"\xe2\x80\xa8", b"2024-01-01", b"0x_", b"1:60", b"[" * 200)
 
 
-def change_text(data: bytes, rng: random.Random) -> bytes:
+def change_text(draw: Draw, data: bytes) -> bytes:
     """One change of bytes or lines."""
-    start, size = rng.randrange(len(data)), rng.randint(1, 60)
+    start, size = draw(st.integers(0, len(data) - 1)), draw(st.integers(1, 60))
+    kind = draw(st.integers(0, 5))
+    if kind == 0:
+        return data[:start] + bytes([data[start] ^ 1 << draw(st.integers(0, 7))]) + data[start + 1 :]
+    if kind == 1:
+        return data[:start] + data[start + size :]
+    if kind == 2:
+        return data[:start]
+    if kind == 3:
+        return data[:start] + draw(st.sampled_from(SIGNS) | st.binary(min_size=1, max_size=8)) + data[start:]
+    if kind == 4:
+        return data[:start] + data[start : start + size] * 2 + data[start + size :]
     lines = data.splitlines(keepends=True)
-    moved = lines.pop(rng.randrange(len(lines)))
-    lines.insert(rng.randrange(len(lines) + 1), moved)
-    flipped = bytes([data[start] ^ 1 << rng.randrange(8)])
-    return rng.choice(
-        (
-            data[:start] + flipped + data[start + 1 :],
-            data[:start] + data[start + size :],
-            data[:start],
-            data[:start] + rng.choice(SIGNS) + data[start:],
-            data[:start] + data[start : start + size] * 2 + data[start + size :],
-            b"".join(lines),
-        )
-    )
+    moved = lines.pop(draw(st.integers(0, len(lines) - 1)))
+    lines.insert(draw(st.integers(0, len(lines))), moved)
+    return b"".join(lines)
 
 
-def change_settings(data: bytes, rng: random.Random) -> bytes:
+def change_settings(draw: Draw, data: bytes) -> bytes:
     """One key that has another value, another name or another place, or is gone."""
     tree = yaml.safe_load(data)
     places = list(_places(tree))
-    place, key = rng.choice(places)
+    place, key = places[draw(st.integers(0, len(places) - 1))]
     value = place.pop(key)
-    kind = rng.randrange(6)
+    kind = draw(st.integers(0, 5))
     if kind == 0:
-        place[rng.choice(("", key + "x", key.upper(), "a.b", "x y", 7))] = value
+        place[draw(st.sampled_from(("", key + "x", key.upper(), "a.b", "x y", 7)))] = value
     elif kind == 1:
-        other, name = rng.choice(places)
+        other, name = places[draw(st.integers(0, len(places) - 1))]
         other[name] = value
     elif kind > 2:
-        place[key] = rng.choice(VALUES)
+        place[key] = draw(st.sampled_from(VALUES) | st.integers() | st.floats() | st.text(max_size=20))
     return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode("utf-8", "replace")
 
 
@@ -101,33 +103,20 @@ def _places(tree: Any) -> Iterator[tuple[dict[Any, Any], Any]]:
             yield from _places(tree[key])
 
 
-CHANGES: tuple[Callable[[bytes, random.Random], bytes], ...] = (change_text, change_settings)
-
-
-def try_configs(folder: Path, configs: list[Path], *, tries: int, seed: int = 0) -> Counter[str]:
+def try_configs(folder: Path, configs: Sequence[Path], *, count: int) -> Counter[str]:
     """So many changed configs; how many were taken and refused."""
-    rng, plugins, path = random.Random(seed), load_plugins(), folder / "config.yaml"
-    found: Counter[str] = Counter()
-    for number in range(tries):
-        data = CHANGES[number % 2](rng.choice(configs).read_bytes(), rng)
-        path.write_bytes(data)
-        line = _complaint(path, plugins, data)
-        found["taken" if line is None else "refused"] += 1
+    plugins, path, found = load_plugins(), folder / "config.yaml", Counter[str]()
+    texts = [config.read_bytes() for config in configs]
+
+    @tries(count)
+    @given(st.data())
+    def try_one(some: st.DataObject) -> None:
+        change = some.draw(st.sampled_from([change_text, change_settings]))
+        path.write_bytes(change(some.draw, some.draw(st.sampled_from(texts))))
+        found["taken" if attempt(lambda: _take(path, plugins)) is None else "refused"] += 1
+
+    try_one()
     return found
-
-
-def _complaint(path: Path, plugins: PluginSet, data: bytes) -> str | None:
-    """The one line with which a config is refused; None where it is taken."""
-    try:
-        _take(path, plugins)
-    except UserError as error:
-        line = str(error)
-    except Exception as error:
-        raise AssertionError(f"{type(error).__name__}: {error}\n{data!r}") from error
-    else:
-        return None
-    assert "\n" not in line, data
-    return line
 
 
 def _take(path: Path, plugins: PluginSet) -> None:

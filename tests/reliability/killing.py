@@ -80,6 +80,7 @@ class Killer:
         self.whole = folder / "whole"
         self.seconds = {"warm": self._whole(self.whole, "warm"), "cold": self._whole(folder / "cold", "cold")}
         place = place_in(folder / "whole.place")
+        self.share = place.saving / self.seconds["warm"]  # of the wall time of a run that goes into saves
         self.saves, self.saving = place.saves, place.saving / place.saves
         self._check_ended(folder / "cold")
 

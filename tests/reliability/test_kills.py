@@ -81,9 +81,9 @@ def test_a_run_that_ended_otherwise_is_noticed(change, message: str, killer: Kil
 @pytest.mark.parametrize(
     ("step", "removed", "message"),
     [
-        (8, ["step-00000008"], r"steps \[6\] of prior are there, step 8 was saved"),
-        (8, ["step-00000006"], r"of prior only \[8\] are there"),
-        (11, [], "3 steps of prior are lost"),
+        (8, ["step-00000008"], r"steps \[7\] of prior are there, step 8 was saved"),
+        (8, ["step-00000007"], r"of prior only \[8\] are there"),
+        (10, [], "2 steps of prior are lost"),
     ],
 )
 def test_a_kill_that_lost_something_is_noticed(
@@ -91,7 +91,7 @@ def test_a_kill_that_lost_something_is_noticed(
 ) -> None:
     run = Path(shutil.copytree(killer.whole, tmp_path / "run"))
     place, known = Place(stage=2, step=8, saved=8), {"start": "warm", "aimed": False, "seconds": 1.0}
-    before = {"codec": 8, "prior": 6}
+    before = {"codec": 8, "prior": 7}
     assert killer._look(run, place, before, set(), **known).lost == 0
     place.step = step
     for name in removed:
@@ -104,5 +104,5 @@ def test_what_is_kept_is_what_holds(killer: Killer, tmp_path: Path) -> None:
     run = Path(shutil.copytree(killer.whole, tmp_path / "run"))
     assert [kept(run, stage) for stage in STAGES] == [8, 8]
     (last(run, "prior").path / "state.json").write_text("{")
-    assert [kept(run, stage) for stage in STAGES] == [8, 6]
+    assert [kept(run, stage) for stage in STAGES] == [8, 7]
     assert kept(tmp_path / "none", "prior") == 0

@@ -16,8 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-EVERY = {"codec": 1, "prior": 2}
+EVERY = {"codec": 1, "prior": 1}
 """Steps from checkpoint to checkpoint, by stage."""
+PRIOR = {"layers": 1, "dual_layers": 1, "width": 160, "heads": 2}
+"""Large beside its steps, whose batches are small: so more than a third of a run's time goes into saves."""
 STAGES = tuple(EVERY)
 IMPORTING, STARTING, RESUMING, STEP, EVALUATING, SAVING, BETWEEN = PHASES = (
     "importing",
@@ -67,10 +69,12 @@ def train_at(folder: Path, place: Place) -> None:
     from plugins_for_tests.grid import CONFIG, plugins_with_grid
     from plugins_for_tests.runs import changed, run
 
-    usual = {"steps": 8, "batch": 4, "warmup": 2, "lr": 5e-3, "ema": 0.9, "eval_every": 4, "log_every": 1}
+    usual = {"steps": 8, "batch": 2, "warmup": 2, "lr": 5e-3, "ema": 0.9, "eval_every": 4, "log_every": 1}
     stages = {stage: {**usual, "save_every": every} for stage, every in EVERY.items()}
-    tree = changed(CONFIG, stages=stages, stages__prior__optimiser="muon", flow={"history_dropout": 0.3})
-    tree = changed(tree, data__sources__paint__config={"size": 5}, data__sources__describe__config={"size": 5})
+    tree = changed(CONFIG, stages=stages, flow={"history_dropout": 0.3})
+    tree = changed(
+        tree, prior=PRIOR, data__sources__paint__config={"size": 5}, data__sources__describe__config={"size": 5}
+    )
     with pytest.MonkeyPatch.context() as patch:
         for name, phase in METHODS.items():
             patch.setattr(Trainer, name, _telling(getattr(Trainer, name), PHASES.index(phase), place))

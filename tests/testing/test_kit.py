@@ -90,7 +90,7 @@ def test_a_check_may_be_run_by_itself() -> None:
 
 def test_a_codec_without_optional_protocols_skips_their_checks_with_the_reason() -> None:
     skipped = {each.name: each.detail for each in check_codec(plugins_with_grid(), "grid") if each.state == "skipped"}
-    assert skipped.keys() == {"cuts", "streaming", "likelihood"}
+    assert skipped.keys() == {"measure", "cuts", "streaming", "likelihood"}
     assert all(skipped.values())
 
 

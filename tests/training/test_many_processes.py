@@ -54,6 +54,8 @@ CUT = 7
 SHARDED: dict[str, Any] = {"parallel": "fsdp", "accumulate": 2}
 TASKS: dict[str, Any] = {"draw": "step", "accumulate": 2, "batch": 6}
 """Each step is of one source, in two passes of each process."""
+BUDGET: dict[str, Any] = {"batch": 16, "budget": 80, "accumulate": 2}
+"""Steps of five to ten samples; a sequence has 17 latents at most."""
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,8 @@ def ended(folder: Path, alone: Path) -> dict[str, Ended]:
     asked = {
         "whole": Asked(tree=TREE, out=whole),
         "tasks": Asked(tree=over(whole, **TASKS), out=folder / "tasks"),
+        "budget": Asked(tree=over(whole, **BUDGET), out=folder / "budget"),
+        "budget in shares": Asked(tree=over(whole, **BUDGET, parallel="fsdp"), out=folder / "budget shares"),
         "stopped": Asked(tree=over(whole), out=folder / "cut", stop=stop),
         "resumed": Asked(tree=over(whole), out=folder / "cut", resume=True),
         "sharded": Asked(tree=over(whole, **SHARDED), out=folder / "sharded"),
@@ -123,6 +127,15 @@ def test_so_do_two_that_draw_each_step_from_one_source(folder: Path, ended: dict
     assert ended["tasks"].ends == ["", ""]
     one = run(over(folder / "whole", **TASKS), folder / "task", plugins=plugins_with_grid())
     assert_close(one, folder / "tasks", "prior")
+
+
+def test_so_do_two_with_a_budget_of_latents(folder: Path, ended: dict[str, Ended]) -> None:
+    assert ended["budget"].ends == ended["budget in shares"].ends == ["", ""]
+    one = run(over(folder / "whole", **BUDGET), folder / "one budget", plugins=plugins_with_grid())
+    assert_close(one, folder / "budget", "prior")
+    assert_close(one, folder / "budget shares", "prior")
+    position = [last(path, "prior").document("state")["data"] for path in (one, folder / "budget")]
+    assert position[0] == position[1]
 
 
 def test_so_do_two_that_hold_a_share_of_the_weights(folder: Path, ended: dict[str, Ended]) -> None:

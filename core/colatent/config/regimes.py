@@ -24,6 +24,7 @@ REGIMES_WITH = {
 }
 """Regimes in which a setting of `joint` does something; one that is not named does in all."""
 STAGES_WITH = {
+    "budget": ("prior", "joint"),
     "kl": ("codec",),
     "losses": ("codec", "joint"),
     "optimiser": ("prior", "joint"),
@@ -57,8 +58,7 @@ def check_stages(stages: Mapping[Any, Any], joint: Any) -> None:
     for name, stage in stages.items():
         if name != "codec" and not stage.steps:
             raise ValueError(f"stages.{name}.steps is 0, it must be greater than 0: only stage codec may have none")
-        if stage.accumulate > stage.batch:
-            raise ValueError(f"stages.{name}.accumulate is {stage.accumulate}, more than its batch ({stage.batch})")
+        _check_size(name, stage)
         if stage.parallel == "fsdp" and stage.optimiser == "muon":
             raise ValueError(f"stages.{name}: muon needs whole matrices, and parallel fsdp cuts them: use one or other")
         for key in changed(stage):
@@ -70,6 +70,20 @@ def check_stages(stages: Mapping[Any, Any], joint: Any) -> None:
         _check_joint(stages, joint)
     elif changed(joint):
         raise ValueError(f"joint.{changed(joint)[0]} has no effect without stages.joint: add that stage or take it out")
+
+
+def _check_size(name: str, stage: Any) -> None:
+    """Refuse two rules for where a step ends, and more passes than a step can have samples."""
+    if stage.budget is not None and "batch" in changed(stage):
+        do = "take batch out (on the command line: put its default back)"
+        raise ValueError(f"stages.{name}.batch is {stage.batch}, and budget decides how many samples a step has: {do}")
+    if stage.budget is not None and stage.draw == "step":
+        what = f"stages.{name}.budget has no meaning with draw: step, whose steps are of a number of samples"
+        raise ValueError(f"{what}: set draw: sample, or give each source a batch")
+    size = "batch" if stage.budget is None else "budget"
+    if stage.accumulate > getattr(stage, size):
+        what = f"stages.{name}.accumulate is {stage.accumulate}, more than its {size} ({getattr(stage, size)})"
+        raise ValueError(what)
 
 
 def check_batches(stages: Mapping[Any, Any], sources: Mapping[str, Any]) -> None:

@@ -155,6 +155,8 @@ class StageConfig(Settings):
     """Stage codec may have 0 of them: where all codecs are frozen, it only measures their scale."""
     batch: PositiveInt = 16
     """Sequences (stage codec: samples) per step."""
+    budget: PositiveInt | None = None
+    """Latents per step, at most, in place of a number of sequences: as many as fit, in their order."""
     accumulate: PositiveInt = 1
     """Passes in which the batch is computed. More need less memory, and give the same gradient of the flow loss."""
     parallel: Literal["ddp", "fsdp"] = "ddp"

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -42,6 +42,26 @@ class Drawn:
     key: str
     epoch: int
     sample: Sample
+
+
+class Draws(Protocol):
+    """Endless draws, step by step, from a position that can be kept."""
+
+    def take(self, count: int) -> list[Drawn]:
+        """This process's share of the next step."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """Position, JSON-able."""
+        ...
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Continue from a position that `state` gave."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what reads ahead."""
+        ...
 
 
 class Mixture:

@@ -183,6 +183,16 @@ class RaggedCodec(Protocol):
 
 
 @runtime_checkable
+class MeasuredCodec(Protocol):
+    """A codec that knows how many latents an item becomes without encoding it: where steps have a budget of latents
+    (`stages.prior.budget`), that is asked of each item before a step is put together."""
+
+    def lengths(self, items: Sequence[Item]) -> list[int]:
+        """Latents that `encode` would give each item, whole blocks with their padding."""
+        ...
+
+
+@runtime_checkable
 class Promptable(Protocol):
     """A codec that a bare string or a list of token ids prompts."""
 

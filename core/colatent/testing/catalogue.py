@@ -37,6 +37,7 @@ CODEC_CHECKS: tuple[Check[Subject], ...] = (
     layout.records,
     layout.positions,
     layout.units,
+    layout.measure,
     layout.plan,
     layout.finished,
     behaviour.independence,

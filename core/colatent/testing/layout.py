@@ -9,8 +9,8 @@ from itertools import islice
 
 import torch
 
-from colatent.plugins.contract import BlockPlan, PlanRequest
-from colatent.testing.requiring import like_record, require, same, tensor_like
+from colatent.plugins.contract import BlockPlan, MeasuredCodec, PlanRequest
+from colatent.testing.requiring import SkippedError, like_record, require, same, tensor_like
 from colatent.testing.running import check
 from colatent.testing.subject import EXAMPLES, Subject, default_options
 
@@ -50,6 +50,16 @@ def units(subject: Subject) -> None:
     held_N = torch.cat([record.units_L[record.units_L > 0] for record in subject.encoded]).float()
     rate, said = float(held_N.mean()), subject.spec.units_per_latent
     require(said / 2 <= rate <= said * 2, f"{rate:.3g} units per latent on average, latent_spec() says {said:.3g}")
+
+
+@check()
+def measure(subject: Subject) -> None:
+    """`lengths` tells how many latents `encode` gives each item, and of no items nothing."""
+    if not isinstance(subject.codec, MeasuredCodec):
+        raise SkippedError("does not tell lengths without encoding (MeasuredCodec)")
+    said, found = subject.codec.lengths(subject.items), [len(record.mean_LC) for record in subject.encoded]
+    require(said == found, f"lengths gives {said!r}, and the items have {found} latents")
+    require(subject.codec.lengths([]) == [], "lengths([]) gives something")
 
 
 @check()

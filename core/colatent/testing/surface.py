@@ -24,6 +24,7 @@ ABILITIES: tuple[type[Any], ...] = (
     contract.PreparedCodec,
     contract.TrainableCodec,
     contract.RaggedCodec,
+    contract.MeasuredCodec,
     contract.Promptable,
     contract.OptionedCodec,
     contract.ExpectingCodec,

@@ -20,6 +20,7 @@ from colatent.data.mixture import Drawn, sample_of
 from colatent.data.streams import cut_items
 from colatent.errors import UserError
 from colatent.latents.draws import generator
+from colatent.train.budgets import mean_latents
 from colatent.train.prepare import Run
 
 PROBES = 8
@@ -105,7 +106,9 @@ def _varies(dataset: Watched, name: str) -> bool:
 def epochs_of(run: Run, source: str) -> int:
     """How often stage prior reads a source, about; the last time perhaps in part."""
     stage, weights = run.config.stages["prior"], {name: one.weight for name, one in run.config.data.sources.items()}
-    batch = run.sources.sizes.get(source, stage.batch) if stage.draw == "step" else stage.batch
+    batch: float = run.sources.sizes.get(source, stage.batch) if stage.draw == "step" else stage.batch
+    if stage.budget is not None:
+        batch = stage.budget / mean_latents(run)
     samples = stage.steps * batch * weights[source] / sum(weights.values())
     return math.ceil(samples / len(run.sources.training[source][0]))
 

@@ -22,7 +22,7 @@ from colatent.checkpoint.folder import Checkpoint, newest, read_checkpoint
 from colatent.checkpoint.run import RunFolder
 from colatent.checkpoint.write import clean_temporary, prune, write_checkpoint
 from colatent.config.schema import StageConfig
-from colatent.data.mixture import Drawn, Mixture
+from colatent.data.mixture import Drawn, Draws
 from colatent.errors import UserError
 from colatent.train.averages import Averages
 from colatent.train.board import Board
@@ -50,7 +50,7 @@ class Trainer:
         config: StageConfig,
         *,
         folder: RunFolder,
-        mixture: Mixture,
+        mixture: Draws,
         fingerprint: str,
         device: torch.device,
         reporter: Reporter,

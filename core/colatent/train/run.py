@@ -13,8 +13,10 @@ from colatent.checkpoint.run import RunFolder, is_run_folder
 from colatent.config.load import Loaded
 from colatent.config.schema import StageConfig
 from colatent.data.facts import check_facts
+from colatent.data.mixture import Draws
 from colatent.errors import UserError
 from colatent.plugins.pluginset import PluginSet, load_plugins
+from colatent.train.budgets import budgeted, check_budgets
 from colatent.train.cached import open_cache
 from colatent.train.codec_stage import CodecStage
 from colatent.train.codecs import adopt_stored, build_codecs, check_items, check_lengths
@@ -80,6 +82,7 @@ def _check(run: Run, path: Path, *, resume: bool) -> dict[str, Checkpoint]:
     check_facts(run.sources, run.codecs)
     check_items(run)
     check_lengths(run)
+    check_budgets(run)
     open_cache(run)
     if "prior" in config.stages:
         check_order(run, "prior")
@@ -159,9 +162,12 @@ def _train_stage(name: str, run: Run, folder: RunFolder, reporter: Reporter, *, 
     stage = STAGES[name](run, config)
     world, seed = run.world, run.config.seed
     workers = 0 if run.cache is not None else run.config.data.workers  # of what is cached, nothing is read ahead
-    mixture = run.sources.mixture(
-        seed=seed, whole=config.draw == "step", rank=world.rank, world=world.size, workers=workers
-    )
+    mixture: Draws
+    if config.budget is None:
+        whole = config.draw == "step"
+        mixture = run.sources.mixture(seed=seed, whole=whole, rank=world.rank, world=world.size, workers=workers)
+    else:
+        mixture = budgeted(run, run.sources.mixture(seed=seed, workers=workers), stage=name)
     with closing(mixture):
         trainer = Trainer(
             stage,

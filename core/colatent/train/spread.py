@@ -21,6 +21,7 @@ from torch import Tensor
 from colatent.config.schema import RunConfig, StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
+from colatent.train.budgets import shares
 from colatent.train.engine import Engine, Loss
 from colatent.train.stage import Prepared, Stage, add_up
 from colatent.train.world import World
@@ -53,9 +54,7 @@ class Spread:
     def gradients(self, drawn: Sequence[Drawn], step: int) -> Passed:
         """Give the weights the gradient of a step's loss, in `accumulate` passes over these samples, which are this
         process's share of it."""
-        count = min(self._config.accumulate, len(drawn))
-        ends = [len(drawn) * number // count for number in range(count + 1)]
-        some = [drawn[start:end] for start, end in pairwise(ends)]
+        some = self._passes(drawn)
         alone = len(some) == self._world.size == 1
         with self._precision():
             prepared = [self._stage.prepare(one, step, alone=alone) for one in some]
@@ -67,6 +66,14 @@ class Spread:
         whole = self._world.sum(own)
         sound = math.isfinite(own["loss"])
         return Passed(loss=whole.pop("loss"), units=whole.pop("units"), parts=whole, sound=sound)
+
+    def _passes(self, drawn: Sequence[Drawn]) -> list[Sequence[Drawn]]:
+        """The samples of each pass. Those of a budget come by length, and are dealt out so that passes are alike."""
+        count = min(self._config.accumulate, len(drawn))
+        if self._config.budget is not None:
+            return [drawn[number::count] for number in range(count)]
+        ends = [len(drawn) * number // count for number in range(count + 1)]
+        return [drawn[start:end] for start, end in pairwise(ends)]
 
     def _count(self, prepared: Iterable[Prepared]) -> dict[str, Tensor]:
         """Counts of the whole step."""
@@ -91,9 +98,9 @@ def check_shares(config: RunConfig, world: World) -> None:
     all must come to each pass together."""
     sizes = {f"data.sources.{name}.batch": source.batch for name, source in config.data.sources.items()}
     for name, stage in config.stages.items():
-        least = world.size * (stage.accumulate if stage.parallel == "fsdp" and world.size > 1 else 1)
+        least, size = shares(stage, world.size), "batch" if stage.budget is None else "budget"
         own = sizes if stage.draw == "step" else {}
-        for where, batch in {f"stages.{name}.batch": stage.batch, **own}.items():
+        for where, batch in {f"stages.{name}.{size}": getattr(stage, size), **own}.items():
             if batch is not None and batch < least:
                 what = f"is {batch}, too few for {world.size} processes: stage {name} needs {least}"
                 raise UserError(what, where=where, do="raise it, or start fewer processes")

@@ -94,6 +94,10 @@ class AudioCodec(nn.Module):
 
     # What this one also does.
 
+    def lengths(self, items: Sequence[Sound]) -> list[int]:
+        """See `MeasuredCodec.lengths`."""
+        return [span.latents for span in self._spans([checked(item) for item in items])]
+
     def losses(
         self, items: Sequence[Sound], latents: Sequence[Latents], *, generator: torch.Generator
     ) -> dict[str, Tensor]:

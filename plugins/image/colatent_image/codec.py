@@ -103,6 +103,11 @@ class ImageCodec(nn.Module):
 
     # What this one also does.
 
+    def lengths(self, items: Sequence[Image]) -> list[int]:
+        """See `MeasuredCodec.lengths`."""
+        shapes = [checked(item, place, config=self.config).shape for place, item in enumerate(items)]
+        return [height * width // self.config.downsample**2 for _, height, width in shapes]
+
     @classmethod
     def options_model(cls) -> type[ImageOptions]:
         """See `OptionedCodec.options_model`."""

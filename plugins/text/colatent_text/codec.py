@@ -138,6 +138,10 @@ class TextCodec(nn.Module):
             cut_item(item, length, self.tokenizer, self.config) for item, length in zip(items, lengths, strict=True)
         ]
 
+    def lengths(self, items: Sequence[TextItem]) -> list[int]:
+        """See `MeasuredCodec.lengths`."""
+        return [len(self.token_rows(item)) for item in items]
+
     def encode_cut(self, items: Sequence[TextItem], cuts: Sequence[Sequence[int]]) -> list[Tensor]:
         """See `RaggedCodec.encode_cut`."""
         rows, config, pad = [self.token_rows(item) for item in items], self.config, self.tokenizer.pad_id

@@ -86,7 +86,7 @@ def pack(sequences: Sequence[LatentSequence]) -> PackedBatch:
     order_N = np.concatenate([start + part for start, flat in pairs for part in (flat.clean, flat.noisy)])
     noisy_N = np.repeat([False, True] * len(flats), [len(p) for flat in flats for p in (flat.clean, flat.noisy)])
     latents = _Latents([segment for sequence in sequences for segment in sequence])
-    t_N = torch.from_numpy(np.where(noisy_N, latents.t_M[order_N], np.float32(0.0)))
+    t_N = latents.t_M[order_N].masked_fill_(torch.from_numpy(~noisy_N), 0.0)
     t_T, t_index_N = torch.unique(torch.cat([torch.zeros(1), t_N]), return_inverse=True)
     return PackedBatch(
         streams=latents.rows(order_N, noisy_N),
@@ -129,7 +129,8 @@ class _Latents:
         pinned_K = [cut for one, count in zip(segments, counts, strict=True) for cut in (one.pinned_K or [0] * count)]
         place_M = np.arange(length_K.sum()) - np.repeat(np.cumsum(length_K) - length_K, length_K)
         self.pinned_M = place_M < np.repeat(np.array(pinned_K), length_K)
-        self.t_M = np.where(self.pinned_M, np.float32(0.0), np.repeat(np.array(t_K, dtype=np.float32), length_K))
+        t_M = torch.tensor(t_K).repeat_interleave(torch.from_numpy(length_K))
+        self.t_M = t_M.masked_fill_(torch.from_numpy(self.pinned_M), 0.0)
 
     def rows(self, order_N: np.ndarray, noisy_N: np.ndarray) -> dict[str, StreamRows]:
         """The rows of each stream, where row n of the flat batch is a copy of latent `order_N[n]`."""
@@ -165,7 +166,7 @@ class _Latents:
             noisy_S=is_noisy_S,
             wanted_S=torch.from_numpy(np.flatnonzero(noisy_S)),
             weight_S=_gather(ones, source_S) * (is_noisy_S & ~pinned_S),
-            t_S=torch.from_numpy(np.where(noisy_S, self.t_M[latent_S], np.float32(0.0))),
+            t_S=self.t_M[latent_S].masked_fill_(~is_noisy_S, 0.0),
         )
 
 
@@ -208,7 +209,8 @@ def two_copy_layout(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> L
     parts = []
     if max(clean_lengths):
         clean_mask = [mask[:count, :count] for mask, count in zip(masks, clean_lengths, strict=False)]
-        parts.append(AttentionPart(queries=clean_rows, keys=clean_rows, mask_BQK=stack_masks(clean_mask)))
+        clean_BLL = stack_masks(clean_mask)
+        parts.append(AttentionPart(queries=clean_rows, keys=clean_rows, mask_BQK=clean_BLL, history=True))
     own = _block_length(flats)
     if own is None:
         noisy_mask = [mask[count:] for mask, count in zip(masks, clean_lengths, strict=False)]

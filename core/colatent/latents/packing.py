@@ -71,25 +71,27 @@ class PackedBatch:
 
 @dataclass(frozen=True, eq=False)
 class _Flat:
-    """One sequence laid out flat: per-latent arrays in sequence order, and which latents each copy holds."""
+    """The layout of one sequence: its blocks, and which of its latents each copy holds."""
 
     blocks: Blocks
     clean: np.ndarray
     noisy: np.ndarray
-    positions_L3: Tensor
-    t_L: Tensor
 
 
 def pack(sequences: Sequence[LatentSequence]) -> PackedBatch:
     """Pack sequences end to end. Every generated segment must carry noise and times."""
     flats = [_flatten(sequence) for sequence in sequences]
-    streams = _pack_streams(sequences, flats)
-    t_N = torch.cat([torch.cat([torch.zeros(len(flat.clean)), flat.t_L[flat.noisy]]) for flat in flats])
+    starts = np.cumsum([0, *(len(flat.blocks.block_L) for flat in flats)])
+    pairs = list(zip(starts, flats, strict=False))
+    order_N = np.concatenate([start + part for start, flat in pairs for part in (flat.clean, flat.noisy)])
+    noisy_N = np.repeat([False, True] * len(flats), [len(p) for flat in flats for p in (flat.clean, flat.noisy)])
+    latents = _Latents([segment for sequence in sequences for segment in sequence])
+    t_N = latents.t_M[order_N].masked_fill_(torch.from_numpy(~noisy_N), 0.0)
     t_T, t_index_N = torch.unique(torch.cat([torch.zeros(1), t_N]), return_inverse=True)
     return PackedBatch(
-        streams=streams,
+        streams=latents.rows(order_N, noisy_N),
         layout=two_copy_layout([(flat.blocks, flat.clean, flat.noisy) for flat in flats]),
-        positions_N3=torch.cat([flat.positions_L3[np.concatenate([flat.clean, flat.noisy])] for flat in flats]),
+        positions_N3=torch.cat([_placed(sequence) for sequence in sequences])[order_N],
         t_T=t_T,
         t_index_N=t_index_N[1:],
     )
@@ -100,80 +102,76 @@ def _flatten(sequence: LatentSequence) -> _Flat:
     noisy = np.flatnonzero(blocks.generated_L)
     assert len(noisy), "a training sequence needs a generated segment"
     seen = blocks.group_L < blocks.group_L[noisy].max()
+    return _Flat(blocks, np.flatnonzero(seen), noisy)
+
+
+def _placed(sequence: LatentSequence) -> Tensor:
+    """Positions of a sequence's latents, its items one after the other. (L, 3)"""
     placed, offset = [], 0.0
     for segment in sequence:
         placed.append(place(segment.positions_LA, offset))
         offset = next_offset(placed[-1])
-    return _Flat(blocks, np.flatnonzero(seen), noisy, torch.cat(placed), torch.cat([_times(s) for s in sequence]))
+    return torch.cat(placed)
 
 
-def _times(segment: Segment) -> Tensor:
-    """Noise level of each latent, 0 where it is given or pinned. (L,)"""
-    t_L = torch.zeros(len(segment.z_LC))
-    if segment.generated:
-        t_L = torch.tensor(segment.t_K).repeat_interleave(torch.tensor(segment.block_lengths))
-        t_L[pinned_rows(segment.block_lengths, segment.pinned_K)] = 0.0
-    return t_L
+class _Latents:
+    """All latents of a batch, before they are copied: those of the segments end to end.
 
+    One array operation for each stream, not some for each segment: a batch of short items would spend more time on
+    packing than on its layers. M counts latents of the batch, S those of one stream.
+    """
 
-def pinned_rows(block_lengths: Sequence[int], pinned_K: Sequence[int]) -> Tensor:
-    """Which latents are pinned: the first `pinned_K[k]` of each block. Bool (L,)."""
-    pinned = pinned_K or [0] * len(block_lengths)
-    return torch.cat([torch.arange(length) < count for length, count in zip(block_lengths, pinned, strict=True)])
+    def __init__(self, segments: Sequence[Segment]) -> None:
+        self.segments = segments
+        counts = [len(segment.block_lengths) for segment in segments]
+        length_K = np.array([length for segment in segments for length in segment.block_lengths])
+        t_K = [t for one, count in zip(segments, counts, strict=True) for t in (one.t_K or [0.0] * count)]
+        pinned_K = [cut for one, count in zip(segments, counts, strict=True) for cut in (one.pinned_K or [0] * count)]
+        place_M = np.arange(length_K.sum()) - np.repeat(np.cumsum(length_K) - length_K, length_K)
+        self.pinned_M = place_M < np.repeat(np.array(pinned_K), length_K)
+        t_M = torch.tensor(t_K).repeat_interleave(torch.from_numpy(length_K))
+        self.t_M = t_M.masked_fill_(torch.from_numpy(self.pinned_M), 0.0)
 
-
-def _pack_streams(sequences: Sequence[LatentSequence], flats: Sequence[_Flat]) -> dict[str, StreamRows]:
-    parts: dict[str, list[dict[str, Tensor]]] = {}
-    offset = 0
-    for sequence, flat in zip(sequences, flats, strict=True):
-        for copy, latents in (("clean", flat.clean), ("noisy", flat.noisy)):
-            start = 0
-            for segment in sequence:
-                stop = start + len(segment.z_LC)
-                low, high = np.searchsorted(latents, [start, stop])
-                local = torch.from_numpy(latents[low:high] - start)
-                if len(local):
-                    rows = torch.arange(offset + int(low), offset + int(high))
-                    parts.setdefault(segment.stream, []).append(_rows(segment, local, rows, copy == "noisy"))
-                start = stop
-            offset += len(latents)
-    packed = {name: {k: torch.cat([part[k] for part in some]) for k in some[0]} for name, some in parts.items()}
-    alone = len(packed) == 1
-    return {
-        name: StreamRows(
-            **{**fields, "rows_S": None if alone else fields["rows_S"]},  # type: ignore[arg-type]
-            wanted_S=fields["noisy_S"].nonzero()[:, 0],
+    def rows(self, order_N: np.ndarray, noisy_N: np.ndarray) -> dict[str, StreamRows]:
+        """The rows of each stream, where row n of the flat batch is a copy of latent `order_N[n]`."""
+        names = list(dict.fromkeys(segment.stream for segment in self.segments))
+        number_M = np.repeat(
+            [names.index(segment.stream) for segment in self.segments], [len(s.z_LC) for s in self.segments]
         )
-        for name, fields in packed.items()
-    }
+        number_N, found = number_M[order_N], {}
+        for number, name in enumerate(names):
+            rows_S = np.flatnonzero(number_N == number)
+            if len(rows_S):
+                within_M = np.cumsum(number_M == number) - 1
+                found[name] = self._stream(name, rows_S, order_N[rows_S], within_M, noisy_N[rows_S])
+        alone = len(found) == 1
+        return {name: replace(rows, rows_S=None) if alone else rows for name, rows in found.items()}
+
+    def _stream(
+        self, name: str, rows_S: np.ndarray, latent_S: np.ndarray, within_M: np.ndarray, noisy_S: np.ndarray
+    ) -> StreamRows:
+        own = [segment for segment in self.segments if segment.stream == name]
+        source_S, is_noisy_S = torch.from_numpy(within_M[latent_S]), torch.from_numpy(noisy_S)
+        pinned_S = torch.from_numpy(self.pinned_M[latent_S] & noisy_S)
+        z_SC = _gather([s.z_LC for s in own], source_S)
+        if any(s.pinned_LC is not None for s in own):
+            value_SC = _gather([s.z_LC if s.pinned_LC is None else s.pinned_LC for s in own], source_S)
+            z_SC = torch.where(pinned_S[:, None], value_SC, z_SC)
+        noise_SC = _gather([torch.zeros_like(s.z_LC) if s.noise_LC is None else s.noise_LC for s in own], source_S)
+        ones = [torch.ones(len(s.z_LC)) if s.weight_L is None else s.weight_L.float() for s in own]
+        return StreamRows(
+            rows_S=torch.from_numpy(rows_S),
+            z0_SC=z_SC,
+            noise_SC=noise_SC.masked_fill(~is_noisy_S[:, None], 0.0),
+            noisy_S=is_noisy_S,
+            wanted_S=torch.from_numpy(np.flatnonzero(noisy_S)),
+            weight_S=_gather(ones, source_S) * (is_noisy_S & ~pinned_S),
+            t_S=self.t_M[latent_S].masked_fill_(~is_noisy_S, 0.0),
+        )
 
 
-def _rows(segment: Segment, local: Tensor, rows: Tensor, noisy: bool) -> dict[str, Tensor]:
-    z_SC = segment.z_LC[local]
-    flag = torch.full((len(local),), noisy)
-    if not noisy:
-        zero = torch.zeros(len(local))
-        return {
-            "rows_S": rows,
-            "z0_SC": z_SC,
-            "noise_SC": torch.zeros_like(z_SC),
-            "noisy_S": flag,
-            "weight_S": zero,
-            "t_S": zero,
-        }
-    assert segment.noise_LC is not None
-    pinned = pinned_rows(segment.block_lengths, segment.pinned_K)[local]
-    if segment.pinned_LC is not None:
-        z_SC = torch.where(pinned[:, None], segment.pinned_LC[local], z_SC)
-    weight = torch.ones(len(local)) if segment.weight_L is None else segment.weight_L[local].float()
-    return {
-        "rows_S": rows,
-        "z0_SC": z_SC,
-        "noise_SC": segment.noise_LC[local],
-        "noisy_S": flag,
-        "weight_S": weight * ~pinned,
-        "t_S": _times(segment)[local],
-    }
+def _gather(parts: Sequence[Tensor], source_S: Tensor) -> Tensor:
+    return torch.cat(list(parts)).index_select(0, source_S)
 
 
 def with_streams(batch: PackedBatch, channels: Mapping[str, int]) -> PackedBatch:
@@ -211,7 +209,8 @@ def two_copy_layout(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> L
     parts = []
     if max(clean_lengths):
         clean_mask = [mask[:count, :count] for mask, count in zip(masks, clean_lengths, strict=False)]
-        parts.append(AttentionPart(queries=clean_rows, keys=clean_rows, mask_BQK=stack_masks(clean_mask)))
+        clean_BLL = stack_masks(clean_mask)
+        parts.append(AttentionPart(queries=clean_rows, keys=clean_rows, mask_BQK=clean_BLL, history=True))
     own = _block_length(flats)
     if own is None:
         noisy_mask = [mask[count:] for mask, count in zip(masks, clean_lengths, strict=False)]
@@ -225,9 +224,8 @@ def two_copy_layout(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> L
 
 def _block_length(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> int | None:
     """The length that all noisy blocks of a batch have; None where they differ."""
-    found = {
-        int(length) for blocks, _, noisy in flats for length in np.unique(blocks.block_L[noisy], return_counts=True)[1]
-    }
+    counts = np.concatenate([np.bincount(blocks.block_L[noisy]) for blocks, _, noisy in flats])
+    found = set(counts[counts > 0].tolist())
     return found.pop() if len(found) == 1 else None
 
 

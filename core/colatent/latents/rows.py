@@ -80,6 +80,8 @@ class AttentionPart:
                    block and the clean history, without a column for any other noisy block
     cache          "read": the rows' own keys and values follow those in the cache; "fill": they are left in the cache
                    for later passes (its content is not looked at); None: the cache is not touched
+    history        whether its queries are only looked at by others: no velocity of them will be asked for, so that the
+                   last layer needs their keys and values alone
     """
 
     queries: Rows
@@ -87,6 +89,7 @@ class AttentionPart:
     mask_BQK: Tensor | None = None
     own: int | None = None
     cache: str | None = None
+    history: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -129,11 +129,12 @@ def blocks_of(sequence: Sequence[Segment]) -> Blocks:
 def two_copy_mask(blocks: Blocks, *, clean: np.ndarray, noisy: np.ndarray) -> np.ndarray:
     """Who sees whom in a two-copy pass: rows and columns are [clean latents ; noisy latents], given as indices."""
     group, block = blocks.group_L, blocks.block_L
-    clean_clean = group[clean][:, None] >= group[clean][None, :]
-    clean_noisy = np.zeros((len(clean), len(noisy)), dtype=bool)
-    noisy_clean = (group[noisy][:, None] > group[clean][None, :]) & ~blocks.alone_L[noisy][:, None]
-    noisy_noisy = block[noisy][:, None] == block[noisy][None, :]
-    return np.block([[clean_clean, clean_noisy], [noisy_clean, noisy_noisy]])
+    count = len(clean)
+    mask = np.zeros((count + len(noisy), count + len(noisy)), dtype=bool)
+    mask[:count, :count] = group[clean][:, None] >= group[clean][None, :]
+    mask[count:, :count] = (group[noisy][:, None] > group[clean][None, :]) & ~blocks.alone_L[noisy][:, None]
+    mask[count:, count:] = block[noisy][:, None] == block[noisy][None, :]
+    return mask
 
 
 def history_mask(group_L: np.ndarray, *, window: int | None = None) -> np.ndarray:

@@ -10,6 +10,8 @@ Axes: N rows, H heads, D head channels, B samples, Q queries, K keys, O rows of 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -26,13 +28,23 @@ def attend(
     layout: Layout,
     cache: KVCache | None = None,
     layer: int = 0,
+    answered: Sequence[bool] | None = None,
 ) -> Tensor:
-    """Softmax attention with scale 1/sqrt(D) as `layout` says; (N, H, D)."""
-    return layout.merge([_attend_part(q_NHD, k_NHD, v_NHD, part, cache, layer) for part in layout.parts])
+    """Softmax attention with scale 1/sqrt(D) as `layout` says; (N, H, D).
+
+    answered  which parts of the layout are wanted; None: all. Queries of the others get zeros, but their keys and
+              values still go into the cache
+    """
+    wanted = [True] * len(layout.parts) if answered is None else answered
+    outputs = [
+        _attend_part(q_NHD, k_NHD, v_NHD, part, cache, layer, needed)
+        for part, needed in zip(layout.parts, wanted, strict=True)
+    ]
+    return layout.merge(outputs)
 
 
 def _attend_part(
-    q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, part: AttentionPart, cache: KVCache | None, layer: int
+    q_NHD: Tensor, k_NHD: Tensor, v_NHD: Tensor, part: AttentionPart, cache: KVCache | None, layer: int, needed: bool
 ) -> Tensor:
     q_BQHD, k_BKHD, v_BKHD = part.queries.gather(q_NHD), part.keys.gather(k_NHD), part.keys.gather(v_NHD)
     if part.cache == "read":
@@ -41,6 +53,8 @@ def _attend_part(
     elif part.cache == "fill":
         assert cache is not None
         cache.fill(layer, k_BKHD, v_BKHD)
+    if not needed:
+        return torch.zeros_like(q_BQHD)
     q_BHQD, k_BHKD, v_BHKD = (x.transpose(1, 2) for x in (q_BQHD, k_BKHD, v_BKHD))
     mask_BQK = None if part.mask_BQK is None else part.mask_BQK.to(q_NHD.device)
     if part.own is not None:

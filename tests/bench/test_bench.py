@@ -25,7 +25,7 @@ BATCH, BLOCK, RUNS = 4, 4, 3
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small matrix peak."""
-    monkeypatch.setattr(bench, "PRODUCTS", {"cpu": (32, 32, 32)})
+    monkeypatch.setattr(bench, "SIDES", {"cpu": 32})
     monkeypatch.setattr(bench, "PEAK_SECONDS", 0.01)
 
 

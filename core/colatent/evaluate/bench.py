@@ -1,7 +1,7 @@
 """How speed is measured: the work repeated after a warm-up, beside the matrix peak of the same minute and machine.
 
-Medians, for a shared machine is slow now and then; the peak is the best of several products before and after the work,
-for it is what the machine could do. Weights are random, since time does not hang on what they say, except those that
+Medians, for a shared machine is slow now and then; the peak is the best of many products between the repeats, for it
+is what the machine could do. Weights are random, since time does not hang on what they say, except those that
 begin as zeros: products with zeros take less of a GPU's power, and so of its time.
 """
 
@@ -20,9 +20,9 @@ import torch
 from torch import nn
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
-PRODUCTS = {"cpu": (1024, 2048, 2048), "cuda": (8192, 8192, 8192)}
-"""Rows, inner size and columns of the product that stands for the matrix peak: large enough to reach it."""
-PEAK_SECONDS = 0.3
+SIDES = {"cpu": 1024, "cuda": 8192}
+"""Side of the square matrices whose product stands for the matrix peak: large enough to reach it, and soon done."""
+PEAK_SECONDS = 0.15
 """How long products are tried each time."""
 
 
@@ -75,13 +75,18 @@ class Bench:
     repeats: int
 
     def run(self, work: Callable[[], Any]) -> tuple[list[float], int | None, float]:
-        """Seconds of each repeat, bytes held at most, and the matrix peak."""
-        peak = matrix_peak(self.device, DTYPES[self.precision])
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        seconds = self.times(work)
-        memory = peak_memory(self.device)
-        return seconds, memory, max(peak, matrix_peak(self.device, DTYPES[self.precision]))
+        """Seconds of each repeat, bytes held at most, and the matrix peak, which is tried before and after each."""
+        dtype, seconds, memory = DTYPES[self.precision], [], []
+        for _ in range(self.warmup):
+            self._time(work)
+        peaks = [matrix_peak(self.device, dtype)]
+        for _ in range(self.repeats):
+            if self.device.type == "cuda":
+                torch.cuda.reset_peak_memory_stats(self.device)
+            seconds.append(self._time(work))
+            memory.append(peak_memory(self.device))
+            peaks.append(matrix_peak(self.device, dtype))
+        return seconds, max(filter(None, memory), default=None), max(peaks)
 
     def times(self, work: Callable[[], Any]) -> list[float]:
         """Seconds of each repeat of `work`, after the warm-up."""
@@ -96,8 +101,8 @@ class Bench:
 
 def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
     """FLOPs per second of a large matrix product, the best of several."""
-    rows, inner, columns = PRODUCTS.get(device.type, PRODUCTS["cpu"])
-    a, b = (torch.randn(shape, device=device, dtype=dtype) for shape in ((rows, inner), (inner, columns)))
+    side = SIDES.get(device.type, SIDES["cpu"])
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     best, end = float("inf"), time.perf_counter() + PEAK_SECONDS
     torch.mm(a, b)
     _wait(device)
@@ -106,7 +111,7 @@ def matrix_peak(device: torch.device, dtype: torch.dtype) -> float:
         torch.mm(a, b)
         _wait(device)
         best = min(best, time.perf_counter() - start)
-    return 2 * rows * inner * columns / best
+    return 2 * side**3 / best
 
 
 def _wait(device: torch.device) -> None:

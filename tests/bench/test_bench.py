@@ -103,6 +103,9 @@ def test_a_config_is_measured_on_its_own_data(measure, in_tmp) -> None:
     assert found["asked"]["batch"] == 3
     assert found["tokens"] == 3 * 32
     assert found["flops_share"]["codec"] > 0
+    cut = ("stages.prior.batch=16", "stages.prior.budget=64")  # the default and the budget
+    found = measure("train", TINY, *cut, "--repeats", 2, "--warmup", 0)
+    assert found["asked"]["budget"] == found["tokens"] == 64
     made = measure("generate", TINY, "--prompt", 9, "--new", 8, "--steps", 1, "--repeats", 1, "--warmup", 0)
     assert 0 < made["tokens"] <= BATCH * 8
     assert not list(in_tmp.iterdir())

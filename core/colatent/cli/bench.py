@@ -77,11 +77,12 @@ def train(
     from colatent.plugins import load_plugins
     from colatent.train.bench import bench_training, prior_stage, run_on_latents
 
-    trained = prior_stage(found)
+    trained = found.stages[prior_stage(found)]
     alone = config is None and not encode
     run = run_on_latents(found, load_plugins()) if alone else _run(found, shape, made_up=config is None)
     how = Bench(device=run.device, precision=trained.precision, warmup=warmup, repeats=repeats)
-    asked = {"batch": trained.batch, "sequence": found.data.length, "dtype": trained.precision, "encode": encode}
+    size = {"batch": trained.batch} if trained.budget is None else {"budget": trained.budget}
+    asked = {**size, "sequence": found.data.length, "dtype": trained.precision, "encode": not alone}
     _tell(run, asked, bench_training(run, how), as_json=as_json)
 
 

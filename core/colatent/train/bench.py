@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -20,9 +20,9 @@ from torch import nn
 from colatent.checkpoint.codecs import CodecFacts, build_codec, facts_now
 from colatent.checkpoint.run import RunFolder
 from colatent.config.checks import validate
-from colatent.config.schema import RunConfig, SegmentConfig, StageConfig
+from colatent.config.schema import RunConfig, SegmentConfig
 from colatent.data.dataset import Sample
-from colatent.data.mixture import Drawn, Mixture
+from colatent.data.mixture import Drawn, Draws
 from colatent.data.sources import Sources
 from colatent.errors import UserError
 from colatent.evaluate.bench import Bench, Measured, fill_zeros
@@ -31,6 +31,7 @@ from colatent.latents.sequence import LatentSequence
 from colatent.plugins.contract import Codec, Encoded, Item, Promptable
 from colatent.plugins.pluginset import PluginSet
 from colatent.plugins.records import LatentSpec
+from colatent.train.budgets import budgeted, check_budgets
 from colatent.train.codecs import build_codecs
 from colatent.train.device import pick_device
 from colatent.train.loop import Trainer
@@ -87,18 +88,20 @@ class MadeUp:
         return {self._field: self._make(rng)}
 
 
-def prior_stage(config: RunConfig) -> StageConfig:
-    """The settings of the stage that trains the prior: stage prior, or stage joint, of which it is a part."""
-    found = config.stages.get("prior") or config.stages.get("joint")
-    if found is None:
-        raise UserError("none of them trains a prior", where="stages", do="give a config with stage prior or joint")
-    return found
+def prior_stage(config: RunConfig) -> Literal["prior", "joint"]:
+    """The stage whose settings the prior trains with: its own, or else stage joint."""
+    if "prior" in config.stages:
+        return "prior"
+    if "joint" in config.stages:
+        return "joint"
+    raise UserError("none of them trains a prior", where="stages", do="give a config with stage prior or joint")
 
 
 def configured_run(config: RunConfig, plugins: PluginSet) -> Run:
     """The run of a config on its own data, without a cache of latents."""
     run = prepare(config, plugins)
     build_codecs(run)
+    check_budgets(run)
     run.facts |= {name: _as_trained(facts) for name, facts in run.facts.items()}
     return run
 
@@ -161,32 +164,36 @@ def _as_trained(facts: CodecFacts) -> CodecFacts:
 def bench_training(run: Run, bench: Bench) -> Measured:
     """Measure steps of stage `prior`: drawing, encoding, loss, gradient, clipping and the optimiser's step."""
     long = {"steps": ENDLESS, "log_every": ENDLESS}
-    config = prior_stage(run.config).model_copy(update=long)
+    config = run.config.stages[prior_stage(run.config)].model_copy(update=long)
     stage = PriorStage(run, config)
     fill_zeros(stage.module)
     trainer = Trainer(
         stage,
         config,
         folder=RunFolder(Path(run.config.name)),  # never written to
-        mixture=_mixture(run, config),
+        mixture=_draws(run),
         fingerprint=run.plugins.fingerprint,
         device=run.device,
         reporter=Reporter(quiet=True),
         world=World(),
     )
     seconds, memory, peak = bench.run(trainer.train_step)
-    tokens, flops = _count(run, config, bench)
+    tokens, flops = _count(run, config.batch, bench)
     return Measured(seconds=seconds, tokens=tokens, flops=flops, memory=memory, peak=peak)
 
 
-def _mixture(run: Run, config: StageConfig) -> Mixture:
-    return run.sources.mixture(seed=run.config.seed, whole=config.draw == "step")
+def _draws(run: Run) -> Draws:
+    """The samples of a run's stage, step by step, from the first."""
+    name = prior_stage(run.config)
+    stage = run.config.stages[name]
+    mixture = run.sources.mixture(seed=run.config.seed, whole=stage.draw == "step")
+    return mixture if stage.budget is None else budgeted(run, mixture, stage=name)
 
 
-def _count(run: Run, config: StageConfig, bench: Bench) -> tuple[list[float], dict[str, int]]:
+def _count(run: Run, batch: int, bench: Bench) -> tuple[list[float], dict[str, int]]:
     """Tokens of each step that was measured, and FLOPs of all: their samples are drawn once more."""
-    mixture, tokens, flops = _mixture(run, config), [], Counter[str]()
-    steps = [mixture.take(config.batch) for _ in range(bench.warmup + bench.repeats)]
+    draws, tokens, flops = _draws(run), [], Counter[str]()
+    steps = [draws.take(batch) for _ in range(bench.warmup + bench.repeats)]
     channels = {name: codec.latent_spec().channels for name, codec in run.codecs.items()}
     for drawn in steps[bench.warmup :]:
         sequences: list[LatentSequence] = []

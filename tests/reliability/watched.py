@@ -30,7 +30,7 @@ IMPORTING, STARTING, RESUMING, STEP, EVALUATING, SAVING, BETWEEN = PHASES = (
     "inside a save",
     "between these",
 )
-METHODS = {"resume": RESUMING, "_train_step": STEP, "_evaluate": EVALUATING, "save": SAVING}
+METHODS = {"resume": RESUMING, "train_step": STEP, "_evaluate": EVALUATING, "save": SAVING}
 """Methods of the loop, and the phase of whoever is inside one."""
 
 

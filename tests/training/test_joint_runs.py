@@ -134,7 +134,7 @@ class Watched:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.states: list[dict[str, dict[str, Tensor]]] = []
         self.averages: list[dict[str, dict[str, Tensor]]] = []
-        step = Trainer._train_step
+        step = Trainer.train_step
 
         def watched(trainer: Trainer) -> Any:
             if trainer.stage.name != "joint":
@@ -145,7 +145,7 @@ class Watched:
             self._look(trainer)
             return record
 
-        monkeypatch.setattr(Trainer, "_train_step", watched)
+        monkeypatch.setattr(Trainer, "train_step", watched)
 
     def _look(self, trainer: Trainer) -> None:
         states = {name: part.module.state_dict() for name, part in trainer.parts.items()}

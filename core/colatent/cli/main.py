@@ -29,6 +29,7 @@ COMMANDS = {
         target="colatent.cli.report:report", help="Show a run as one page: curves, samples, findings."
     ),
     "runs": LazyCommand(target="colatent.cli.runs:runs", help="List, compare and clean run folders."),
+    "bench": LazyCommand(target="colatent.cli.bench:bench", help="Measure the speed of training and generation."),
     "plugins": LazyCommand(target="colatent.cli.plugins:plugins", help="List, inspect and check plugins."),
 }
 

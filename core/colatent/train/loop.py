@@ -82,7 +82,7 @@ class Trainer:
             if self.step == 0 and self.parameters:
                 self._evaluate()
             while self.step < steps:
-                record = self._train_step()
+                record = self.train_step()
                 progress.update(self.step, record)
                 if self._due(self.config.eval_every):
                     self._evaluate()
@@ -99,7 +99,8 @@ class Trainer:
             if interrupts.due():  # during the last step or what follows it: the next stage must not begin
                 interrupts.stop(self.folder.path)
 
-    def _train_step(self) -> dict[str, float]:
+    def train_step(self) -> dict[str, float]:
+        """Draw a batch, compute its gradient, clip it and move the weights; what there is to say of it."""
         start, drawn = time.perf_counter(), self.mixture.take(self.config.batch)
         rate = learning_rate(self.config, self.step)
         for group in (group for optimiser in self.optimisers.values() for group in optimiser.param_groups):

@@ -18,8 +18,8 @@ from colatent.plugins.contract import BlockPlan, Encoded
 from colatent.prior.dit import Prior
 
 WIDTH, CHANNELS, BLOCK = 16, 3, 4
-LAYER, KEYS, PAIR = 2 * 12 * WIDTH**2, 2 * 2 * WIDTH**2, 4 * WIDTH
-"""FLOPs of a row in a layer, of its keys and values alone, and of a pair of query and key."""
+QUERY, PAIR = 2 * WIDTH**2, 4 * WIDTH
+"""FLOPs of a row's query, and of a pair of query and key."""
 
 
 def segment(stream: str, blocks: tuple[int, ...], *, channels: int = CHANNELS, generated: bool = True) -> Segment:
@@ -54,16 +54,17 @@ def test_pairs_are_those_of_the_mask() -> None:
 
 
 @pytest.mark.parametrize("dual", [0, 1])
-def test_training_is_what_the_passes_do_less_what_masks_and_the_last_layer_throw_away(dual: int) -> None:
+def test_training_is_what_the_passes_do_less_what_masks_throw_away_and_queries_that_nobody_asks(dual: int) -> None:
     config = PriorConfig(layers=2 - dual, dual_layers=dual, width=WIDTH, heads=2)
     prior, blocks = Prior(config, {"text": CHANNELS}), 5
     sequences = [(segment("text", (BLOCK,) * blocks),)]
     done = count_flops(lambda: flow_losses(prior, pack(sequences))["text"].backward())
     length = BLOCK * blocks
     clean = length - BLOCK
-    masked = clean * (clean - BLOCK) // 2 + length * clean - BLOCK**2 * blocks * (blocks - 1) // 2
-    last = clean * (LAYER - KEYS) + clean * (clean + BLOCK) // 2 * PAIR
-    assert training_flops(config, prior.channels, sequences) == done - 3 * (2 * masked * PAIR + last)
+    hidden = length * clean - BLOCK**2 * blocks * (blocks - 1) // 2  # from the noisy copy, in both layers
+    masked = clean * (clean - BLOCK) // 2 + 2 * hidden
+    # Queries come with keys and values; in the last layer those of the clean copy are not used.
+    assert training_flops(config, prior.channels, sequences) == done - 3 * (masked * PAIR + clean * QUERY)
 
 
 class Lines:
@@ -96,10 +97,9 @@ def test_generation_is_what_the_passes_do_less_what_only_caches_need(
     def generate() -> None:
         list(islice(BlockSampler(prior, Lines(), requests, settings=settings, window=1000), blocks))  # type: ignore[arg-type]
 
-    only_kept = batch * (given + blocks) * BLOCK * (LAYER - KEYS)  # rows of prefix and commits, in the last layer
+    unasked = batch * (given + blocks) * BLOCK * QUERY  # rows of prefix and commits, in the last layer
     pairs = [(number + 1) * BLOCK**2 for number in range(given + blocks)]
-    masked = 2 * batch * (length**2 - sum(pairs[:given]))  # in both layers of the prefix
-    last = batch * (sum(pairs))
+    masked = batch * (length**2 - sum(pairs[:given]))  # in the first layer of the prefix
     found = generation_flops(
         config,
         prior.channels,
@@ -111,4 +111,4 @@ def test_generation_is_what_the_passes_do_less_what_only_caches_need(
         guided=branches == 2,
         window=1000,
     )
-    assert found == count_flops(generate) - only_kept - (masked + last) * PAIR
+    assert found == count_flops(generate) - unasked - masked * PAIR

@@ -30,6 +30,7 @@ STAGES_WITH = {
     "optimiser": ("prior", "joint"),
     "parallel": ("prior",),
     "recompute": ("prior", "joint"),
+    "sample_every": ("prior", "joint"),
 }
 """Stages in which a setting of a stage does something; one that is not named does in all."""
 SCHEDULES_WITH = {"min_lr": ("cosine", "wsd"), "decay": ("wsd",)}

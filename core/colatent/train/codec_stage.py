@@ -20,6 +20,7 @@ from colatent.config.schema import StageConfig
 from colatent.data.mixture import Drawn
 from colatent.data.streams import Stream
 from colatent.errors import UserError
+from colatent.evaluate.sampling import Sampled
 from colatent.latents.draws import Name, normal, torch_generator
 from colatent.plugins.contract import Codec, Encoded, Item, Latents, TrainableCodec
 from colatent.train.prepare import Run
@@ -103,6 +104,10 @@ class CodecStage:
         """Reconstruction of held-out samples."""
         size = self.config.batch
         return {f"{name}/reconstruction_score": score(self.run, one, batch=size) for name, one in self.trained.items()}
+
+    def samples(self) -> Sequence[Sampled]:
+        """None: nothing generates without a prior."""
+        return ()
 
     @torch.no_grad()
     def finish(self) -> None:

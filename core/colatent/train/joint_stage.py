@@ -26,6 +26,7 @@ from colatent.config.regimes import CODEC_TRAINS
 from colatent.config.schema import JointConfig, PriorConfig, StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
+from colatent.evaluate.sampling import Sampled
 from colatent.flow.objective import flow_counts, flow_losses, total_loss
 from colatent.latents.draws import torch_generator
 from colatent.latents.packing import pack
@@ -45,6 +46,7 @@ from colatent.train.prior_stage import (
     model_contents,
     score_prior,
 )
+from colatent.train.samples import sample_prior
 from colatent.train.sequences import EncodedItems, encode_streams, join_sequences
 from colatent.train.stage import Part, Prepared, always
 
@@ -139,6 +141,10 @@ class JointStage:
         streams = [one for one in self.run.streams.values() if isinstance(one.codec, TrainableCodec)]
         scores = {f"{one.name}/reconstruction_score": score(self.run, one, batch=self.config.batch) for one in streams}
         return score_prior(self.run, self.prior) | scores
+
+    def samples(self) -> Sequence[Sampled]:
+        """What prior and codecs generate together."""
+        return sample_prior(self.run, self.prior, window=self.window)
 
     def finish(self) -> None:
         """A codec that has ended as its average is not trained on."""

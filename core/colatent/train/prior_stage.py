@@ -21,6 +21,7 @@ from colatent.config.checks import check_unchanged, validate
 from colatent.config.schema import PriorConfig, StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
+from colatent.evaluate.sampling import Sampled
 from colatent.flow.objective import flow_counts, flow_losses, total_loss, velocity_errors
 from colatent.latents.draws import digest
 from colatent.latents.packing import pack, with_streams
@@ -30,6 +31,7 @@ from colatent.prior.dit import Prior
 from colatent.train.cached import read_no_samples
 from colatent.train.codec_stage import merge
 from colatent.train.prepare import Run
+from colatent.train.samples import sample_prior
 from colatent.train.sequences import at_time, build_sequences
 from colatent.train.stage import Part, Prepared
 
@@ -95,6 +97,10 @@ class PriorStage:
     def evaluate(self) -> dict[str, float]:
         """Flow loss at fixed t per source and stream, on held-out samples."""
         return score_prior(self.run, self.module)
+
+    def samples(self) -> Sequence[Sampled]:
+        """What the prior generates."""
+        return sample_prior(self.run, self.module, window=self.window)
 
     def finish(self) -> None:
         """Nothing to measure: the loop has evaluated already."""

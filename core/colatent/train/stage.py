@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from colatent.checkpoint.folder import Checkpoint
 from colatent.data.mixture import Drawn
+from colatent.evaluate.sampling import Sampled
 
 
 def always(step: int) -> bool:
@@ -90,6 +91,10 @@ class Stage(Protocol):
 
     def evaluate(self) -> dict[str, float]:
         """Scores on held-out samples, of the weights as they are."""
+        ...
+
+    def samples(self) -> Sequence[Sampled]:
+        """A few items that the weights generate, as they are."""
         ...
 
     def finish(self) -> None:

@@ -76,6 +76,10 @@ class CodecStage:
         records = self.trained[stream].codec.encode(self.run.items(held, stream))
         return torch.tensor(sum(float(record.units_L.sum()) for record in records))
 
+    def encodes(self, step: int) -> bool:
+        """No: they are run where the loss is."""
+        return False
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted loss, its parts by name, and the number of data units."""
         # A batch may hold no item of a stream that is trained: then there is nothing to learn from it, and no error.

@@ -76,7 +76,7 @@ class JointStage:
 
     def prepare(self, drawn: Sequence[Drawn], step: int, *, alone: bool) -> Prepared:
         """The items with their latents, which carry their gradient where the codec moves, and the packed batch."""
-        config, codec_moves = self.run.config, self._codec_moves(step)
+        config, codec_moves = self.run.config, self.encodes(step)
         encoded = encode_streams(
             drawn,
             streams=self.run.streams,
@@ -92,6 +92,10 @@ class JointStage:
         counts |= {name: _units(some) for name, some in encoded.items()}
         return Prepared(batch=(batch, encoded, generated_units(sequences)), counts=counts)
 
+    def encodes(self, step: int) -> bool:
+        """In the codec's turn."""
+        return "codec" in self.parts and self.parts["codec"].trains(step)
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted loss of the parts that move, its terms by name, and the number of data units to generate."""
         (batch, encoded, units), weights = prepared.batch, self.run.config.flow.weights
@@ -100,14 +104,11 @@ class JointStage:
         # Where the codec has its turn and none of its items is in the batch, there is nothing to learn, and no error.
         total = self.joint.flow * total_loss(losses, weights) + torch.zeros((), requires_grad=True)
         terms = {f"{name}/flow": value for name, value in losses.items()}
-        for name in (name for name in self.trained if self._codec_moves(step) and name in encoded):
+        for name in (name for name in self.trained if self.encodes(step) and name in encoded):
             value, found = self._codec_loss(encoded[name], step)
             share = float(_units(encoded[name]) / counts[name])
             total, terms = total + share * value, terms | {key: share * one for key, one in found.items()}
         return total, {key: float(value.detach()) for key, value in terms.items()}, units
-
-    def _codec_moves(self, step: int) -> bool:
-        return "codec" in self.parts and self.parts["codec"].trains(step)
 
     def _codec_loss(self, some: EncodedItems, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted terms of one codec that are not the flow loss, and each by itself."""

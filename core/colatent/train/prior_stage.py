@@ -83,6 +83,10 @@ class PriorStage:
             counts |= {f"{name}/rows": torch.tensor(len(rows.t_S)) for name, rows in batch.streams.items()}
         return Prepared(batch=(batch, generated_units(sequences)), counts=counts)
 
+    def encodes(self, step: int) -> bool:
+        """No: they are frozen."""
+        return False
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted flow loss, its parts by stream, and the data units that are generated."""
         batch, units = prepared.batch

@@ -84,6 +84,10 @@ class Stage(Protocol):
         """What a pass over these samples needs. `alone`: it is all of the step, and only its own counts matter."""
         ...
 
+    def encodes(self, step: int) -> bool:
+        """Whether what `prepare` gives at this step has a gradient to encoders."""
+        ...
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
         """This pass's share in the loss of a step, in its parts by name, and in its number of data units. `counts` are
         those of the whole step."""

@@ -185,6 +185,8 @@ class StageConfig(Settings):
     """bf16: autocast over float32 weights."""
     recompute: bool = False
     """Whether the prior's layers are computed again in the backward pass instead of kept: less memory, same numbers."""
+    compile: bool = False
+    """Whether what the prior's layers do to each row by itself is compiled by torch.compile: faster, after a start."""
     kl: NonNegativeFloat = 1e-4
     """Stage codec: beta, the weight of KL(q || N(0, I)), summed over channels and averaged over latents."""
     losses: dict[str, NonNegativeFloat] = {}

@@ -33,6 +33,7 @@ from colatent.latents.packing import pack
 from colatent.latents.posterior import entropy_term, reference_term
 from colatent.plugins.contract import Codec, TrainableCodec
 from colatent.prior.dit import Prior
+from colatent.prior.fused import fuse
 from colatent.train.codec_stage import LossWeights, measure_scale, merge, note, score
 from colatent.train.prepare import Run
 from colatent.train.prior_stage import (
@@ -68,6 +69,8 @@ class JointStage:
         start = build_prior(run)
         self.prior: Prior = start.prior
         self.prior.recompute = config.recompute
+        if config.compile:
+            fuse(self.prior)
         self.codecs = nn.ModuleDict(self.trained)  # type: ignore[arg-type]
         self.parts = build_parts(self.prior, self.codecs, joint=self.joint, steps=config.steps)
         self.references = self._references() if self.joint.reference else {}

@@ -28,6 +28,7 @@ from colatent.latents.packing import pack, with_streams
 from colatent.latents.posterior import SCALE_RANGE, overall_std
 from colatent.latents.sequence import LatentSequence
 from colatent.prior.dit import Prior
+from colatent.prior.fused import fuse
 from colatent.train.cached import read_no_samples
 from colatent.train.codec_stage import merge
 from colatent.train.prepare import Run
@@ -57,6 +58,8 @@ class PriorStage:
         start = build_prior(run)
         self.module: Prior = start.prior
         self.module.recompute = config.recompute
+        if config.compile:
+            fuse(self.module)
         self.window = start.window
         self.module.in_layers = self.sharded = config.parallel == "fsdp" and run.world.size > 1
 

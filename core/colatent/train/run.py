@@ -16,6 +16,7 @@ from colatent.data.facts import check_facts
 from colatent.data.mixture import Draws
 from colatent.errors import UserError
 from colatent.plugins.pluginset import PluginSet, load_plugins
+from colatent.prior.fused import check_compiler
 from colatent.train.budgets import budgeted, check_budgets
 from colatent.train.cached import open_cache
 from colatent.train.codec_stage import CodecStage
@@ -92,6 +93,9 @@ def _check(run: Run, path: Path, *, resume: bool) -> dict[str, Checkpoint]:
         check_begin(run)
     if {"prior", "joint"} & config.stages.keys():
         check_init(run)
+    for name, stage in config.stages.items():
+        if stage.compile:
+            check_compiler(run.device, where=f"stages.{name}.compile")
     return saved
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.autograd.graph import saved_tensors_hooks
 
 from colatent.errors import UserError
+from colatent.train.engine import Alone
 from colatent.train.joint_stage import JointStage
 from colatent.train.prior_stage import PriorStage
+from colatent.train.spread import Passed, Spread
 from colatent.train.stage import Stage
+from colatent.train.world import World
 from plugins_for_tests.grid import CONFIG, plugins_with_grid
 from plugins_for_tests.joint_runs import stage_of, tree_of
 from plugins_for_tests.runs import TEXT, changed, last, loss_of, metrics, run
@@ -49,6 +55,54 @@ def test_means_of_passes_would_be_another_loss(joint: JointStage) -> None:
     parts = loss_of(joint, drawn, 0)[1]
     each = [loss_of(joint, drawn[number::2], 0)[1] for number in range(2)]
     assert abs(sum(one["text/flow"] for one in each) / 2 - parts["text/flow"]) > 1e-4
+
+
+class Kept:
+    """A tensor that a backward pass will need; `most` is the largest sum of their bytes that there has been at once."""
+
+    now = most = 0
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor, size = tensor, tensor.untyped_storage().nbytes()
+        Kept.now += size
+        Kept.most = max(Kept.most, Kept.now)
+        weakref.finalize(self, Kept.let_go, size)
+
+    @classmethod
+    def let_go(cls, size: int) -> None:
+        cls.now -= size
+
+
+def step_in_passes(stage: JointStage, passes: int) -> tuple[Passed, dict[str, torch.Tensor], int]:
+    """What the loop does: the losses of a step, its gradients, and the most that was kept for a backward pass."""
+    config = stage.config.model_copy(update={"accumulate": passes})
+    spread = Spread(stage, config, engine=Alone(), world=World(), device=torch.device("cpu"))
+    named = [(f"{part}.{n}", p) for part, one in stage.parts.items() for n, p in one.module.named_parameters()]
+    for _, parameter in named:
+        parameter.grad = None
+    Kept.now = Kept.most = 0
+    with saved_tensors_hooks(Kept, lambda kept: kept.tensor):
+        passed = spread.gradients(stage.run.sources.mixture(seed=0).take(8), 0)
+    return passed, {name: parameter.grad for name, parameter in named if parameter.grad is not None}, Kept.most
+
+
+def test_only_one_pass_is_kept(joint: JointStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders' graphs too: each pass is encoded when its turn comes, to the same numbers as if all were held."""
+    whole, four = step_in_passes(joint, 1), step_in_passes(joint, 4)
+    assert four[2] < 0.4 * whole[2]
+    prepare = joint.prepare
+
+    def holding(drawn: Any, step: int, **more: Any) -> Any:
+        with torch.enable_grad():
+            return prepare(drawn, step, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(joint, "prepare", holding)
+        held = step_in_passes(joint, 4)
+    assert held[2] > 1.3 * four[2]
+    assert held[0] == four[0]
+    assert held[1].keys() == four[1].keys()
+    assert all(torch.equal(held[1][name], gradient) for name, gradient in four[1].items())
 
 
 def test_a_run_in_passes_follows_the_run_in_one(tmp_path: Path) -> None:

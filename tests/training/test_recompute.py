@@ -10,49 +10,12 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from colatent.config import load
-from colatent.config.schema import PriorConfig
 from colatent.errors import UserError
 from colatent.flow.objective import flow_losses
-from colatent.latents.packing import PackedBatch, pack
-from colatent.latents.sequence import Segment
-from colatent.prior.dit import Prior
+from plugins_for_tests.packed import make_batch, make_prior
 from plugins_for_tests.runs import TEXT, assert_same_run, changed, run
 
-CHANNELS = {"text": 3, "image": 5}
 RECOMPUTE = "stages.prior.recompute=true"
-
-
-def make_prior(layers: int, *, recompute: bool) -> Prior:
-    """A layer per stream and shared ones, every weight at work: as they start, gates are shut."""
-    prior = Prior(PriorConfig(width=32, heads=2, dual_layers=1, layers=layers), CHANNELS)
-    generator = torch.Generator().manual_seed(0)
-    for parameter in prior.parameters():
-        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
-    prior.recompute = recompute
-    return prior
-
-
-def make_batch() -> tuple[PackedBatch, list[Tensor]]:
-    """Two samples of a caption and a picture, and their latents, which ask for gradients too."""
-    generator = torch.Generator().manual_seed(1)
-    samples, latents = [], []
-    for blocks in ((4, 4), (4,)):
-        segments = []
-        for name, lengths in (("text", blocks), ("image", (6,))):
-            noise_LC, z_LC = torch.randn(2, sum(lengths), CHANNELS[name], generator=generator)
-            latents.append(z_LC.requires_grad_())
-            segments.append(
-                Segment(
-                    stream=name,
-                    z_LC=z_LC,
-                    block_lengths=lengths,
-                    positions_LA=torch.arange(len(z_LC), dtype=torch.float32)[:, None],
-                    noise_LC=noise_LC,
-                    t_K=tuple(torch.rand(len(lengths), generator=generator).tolist()),
-                )
-            )
-        samples.append(tuple(segments))
-    return pack(samples), latents
 
 
 def loss_and_gradients(*, recompute: bool, dtype: torch.dtype | None) -> list[Tensor]:

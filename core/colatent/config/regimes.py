@@ -25,11 +25,13 @@ REGIMES_WITH = {
 """Regimes in which a setting of `joint` does something; one that is not named does in all."""
 STAGES_WITH = {
     "budget": ("prior", "joint"),
+    "compile": ("prior", "joint"),
     "kl": ("codec",),
     "losses": ("codec", "joint"),
     "optimiser": ("prior", "joint"),
     "parallel": ("prior",),
     "recompute": ("prior", "joint"),
+    "sample_every": ("prior", "joint"),
 }
 """Stages in which a setting of a stage does something; one that is not named does in all."""
 SCHEDULES_WITH = {"min_lr": ("cosine", "wsd"), "decay": ("wsd",)}
@@ -61,6 +63,10 @@ def check_stages(stages: Mapping[Any, Any], joint: Any) -> None:
         _check_size(name, stage)
         if stage.parallel == "fsdp" and stage.optimiser == "muon":
             raise ValueError(f"stages.{name}: muon needs whole matrices, and parallel fsdp cuts them: use one or other")
+        if stage.parallel == "fsdp" and stage.compile:
+            raise ValueError(
+                f"stages.{name}: compile is not made for weights that parallel fsdp cuts: use one or other"
+            )
         for key in changed(stage):
             if name not in STAGES_WITH.get(key, (name,)):
                 raise ValueError(f"stages.{name}.{key} has no effect in stage {name}: take it out")

@@ -185,6 +185,8 @@ class StageConfig(Settings):
     """bf16: autocast over float32 weights."""
     recompute: bool = False
     """Whether the prior's layers are computed again in the backward pass instead of kept: less memory, same numbers."""
+    compile: bool = False
+    """Whether what the prior's layers do to each row by itself is compiled by torch.compile: faster, after a start."""
     kl: NonNegativeFloat = 1e-4
     """Stage codec: beta, the weight of KL(q || N(0, I)), summed over channels and averaged over latents."""
     losses: dict[str, NonNegativeFloat] = {}
@@ -192,6 +194,8 @@ class StageConfig(Settings):
     log_every: PositiveInt = 10
     eval_every: NonNegativeInt = 500
     """Steps between evaluations on held-out samples; 0 evaluates only before the first and after the last step."""
+    sample_every: NonNegativeInt = 0
+    """Stages prior and joint: steps between samples, which are also drawn after the last step; 0 draws none."""
     save_every: PositiveInt = 500
 
 
@@ -264,6 +268,13 @@ class SampleConfig(Settings):
         return self if own is None else self.model_copy(update=own.model_dump(exclude_none=True))
 
 
+class MetricsConfig(Settings):
+    """Where numbers go beside the run folder."""
+
+    wandb: str | None = Field(default=None, pattern=r"^[^/]+(/[^/]+)?$")
+    """Project, or ENTITY/PROJECT, at Weights & Biases."""
+
+
 class RunConfig(Settings):
     """A whole run."""
 
@@ -282,6 +293,7 @@ class RunConfig(Settings):
     stages: dict[Literal["codec", "prior", "joint"], StageConfig] = Field(min_length=1)
     """Stages in order: codec trains the codecs, prior the DiT over frozen codecs, joint both as `joint` says."""
     sample: SampleConfig = SampleConfig()
+    metrics: MetricsConfig = MetricsConfig()
     tasks: dict[str, dict[str, Any]] = {}
     """Judges of the finished model by name, as `colatent plugins list` shows them, with their own settings."""
     init: str | None = None

@@ -84,15 +84,16 @@ def _records(path: Path) -> list[dict[str, Any]]:
 
 
 def _of_record(record: dict[str, Any], files: dict[str, Path]) -> tuple[Cell | None, set[str]]:
-    """Words of a record as its text, or as the label of the file that it names."""
+    """Words of a record as its text, or as the label of the file that it names: of several the last, since what was
+    given comes before what was generated."""
     words = {name: value for name, value in record.items() if isinstance(value, str)}
-    used = {value for value in words.values() if value in files}
+    used = [value for value in words.values() if value in files]
     said = "\n".join(f"{name}: {value}" for name, value in words.items() if value not in used)[:LONGEST]
-    for value in sorted(used):
+    for value in reversed(used):
         shown = _shown(files[value])
         if shown is not None:
-            return Cell(shown=shown, label=said), used
-    return (Cell(shown=Shown(media="text/plain", data=said.encode())) if said else None), used
+            return Cell(shown=shown, label=said), set(used)
+    return (Cell(shown=Shown(media="text/plain", data=said.encode())) if said else None), set(used)
 
 
 def _shown(path: Path) -> Shown | None:

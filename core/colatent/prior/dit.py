@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from colatent.config.schema import PriorConfig
 from colatent.latents.rows import Layout
 from colatent.prior.cache import KVCache
-from colatent.prior.layer import Layer
+from colatent.prior.layer import Branch, Layer
 from colatent.prior.modulation import Modulation, TimeEmbedding
 from colatent.prior.passing import SHARED, Pass, ending_of, join, take
 from colatent.prior.rotary import angles, interleave
@@ -123,8 +123,11 @@ class Prior(nn.Module):
 
     def hidden(self) -> tuple[Tensor, ...]:
         """The matrices of all layers that map hidden states to hidden states."""
-        branches = [layer.branch(name) for layer in self.layers for name in layer.names]  # type: ignore[operator,union-attr]
-        return tuple(weight for branch in branches for weight in branch.hidden())
+        return tuple(weight for branch in self.branches() for weight in branch.hidden())
+
+    def branches(self) -> list[Branch]:
+        """The branches of all layers."""
+        return [layer.branch(name) for layer in self.layers for name in layer.names]  # type: ignore[operator,union-attr]
 
     def new_cache(self, *, batch: int, window: int, block: int, expected: int | None = None) -> KVCache:
         """An empty cache for `batch` samples, `window` latents of history and blocks of at most `block` latents; see

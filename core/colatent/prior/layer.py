@@ -5,7 +5,7 @@ Axes: N rows of the flat batch, S rows of one stream, T distinct times, D width,
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +45,12 @@ class Branch(nn.Module):
         q_NHD, k_NHD, v_NHD = self.qkv(h_ND).unflatten(-1, (3, self.heads, self.head_dim)).unbind(1)
         return self.norm_q(q_NHD), self.norm_k(k_NHD), v_NHD
 
-    def mlp(self, x_ND: Tensor, shift_ND: Tensor, scale_ND: Tensor) -> Tensor:
-        """The feed-forward half."""
+    def finish(self, x_ND: Tensor, o_ND: Tensor, modulation_ND: Sequence[Tensor]) -> Tensor:
+        """What attention gave and then the feed-forward half, each added under its gate."""
+        gate_attention, shift_ND, scale_ND, gate_mlp = modulation_ND
+        x_ND = torch.addcmul(x_ND, gate_attention, self.attention_out(o_ND))
         h_ND = modulate(x_ND, shift_ND, scale_ND, self.eps)
-        return self.mlp_out(F.gelu(self.mlp_in(h_ND), approximate="tanh"))
+        return torch.addcmul(x_ND, gate_mlp, self.mlp_out(F.gelu(self.mlp_in(h_ND), approximate="tanh")))
 
 
 def modulate(x_ND: Tensor, shift_ND: Tensor, scale_ND: Tensor, eps: float) -> Tensor:
@@ -95,7 +97,6 @@ class Layer(nn.Module):
         )
         o_ND, out = o_NHD.flatten(1), {}
         for name, r in (rows if ending is None else ending.kinds(shared)).items():
-            branch, (gate_a, shift, scale, gate_m) = self.branch(name), context.look_up(tables[name][:, 2:], r)
-            x_SD = torch.addcmul(take(x_ND, r), gate_a, branch.attention_out(take(o_ND, r)))
-            out[name] = torch.addcmul(x_SD, gate_m, branch.mlp(x_SD, shift, scale))
+            modulation_SD = context.look_up(tables[name][:, 2:], r)
+            out[name] = self.branch(name).finish(take(x_ND, r), take(o_ND, r), modulation_SD)
         return join(out, rows, len(x_ND)) if ending is None else torch.cat([x_ND[:0], *out.values()])

@@ -20,6 +20,7 @@ from colatent.config.schema import StageConfig
 from colatent.data.mixture import Drawn
 from colatent.data.streams import Stream
 from colatent.errors import UserError
+from colatent.evaluate.sampling import Sampled
 from colatent.latents.draws import Name, normal, torch_generator
 from colatent.plugins.contract import Codec, Encoded, Item, Latents, TrainableCodec
 from colatent.train.prepare import Run
@@ -75,6 +76,10 @@ class CodecStage:
         records = self.trained[stream].codec.encode(self.run.items(held, stream))
         return torch.tensor(sum(float(record.units_L.sum()) for record in records))
 
+    def encodes(self, step: int) -> bool:
+        """No: they are run where the loss is."""
+        return False
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted loss, its parts by name, and the number of data units."""
         # A batch may hold no item of a stream that is trained: then there is nothing to learn from it, and no error.
@@ -103,6 +108,10 @@ class CodecStage:
         """Reconstruction of held-out samples."""
         size = self.config.batch
         return {f"{name}/reconstruction_score": score(self.run, one, batch=size) for name, one in self.trained.items()}
+
+    def samples(self) -> Sequence[Sampled]:
+        """None: nothing generates without a prior."""
+        return ()
 
     @torch.no_grad()
     def finish(self) -> None:

@@ -26,12 +26,14 @@ from colatent.config.regimes import CODEC_TRAINS
 from colatent.config.schema import JointConfig, PriorConfig, StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
+from colatent.evaluate.sampling import Sampled
 from colatent.flow.objective import flow_counts, flow_losses, total_loss
 from colatent.latents.draws import torch_generator
 from colatent.latents.packing import pack
 from colatent.latents.posterior import entropy_term, reference_term
 from colatent.plugins.contract import Codec, TrainableCodec
 from colatent.prior.dit import Prior
+from colatent.prior.fused import fuse
 from colatent.train.codec_stage import LossWeights, measure_scale, merge, note, score
 from colatent.train.prepare import Run
 from colatent.train.prior_stage import (
@@ -45,6 +47,7 @@ from colatent.train.prior_stage import (
     model_contents,
     score_prior,
 )
+from colatent.train.samples import sample_prior
 from colatent.train.sequences import EncodedItems, encode_streams, join_sequences
 from colatent.train.stage import Part, Prepared, always
 
@@ -66,6 +69,8 @@ class JointStage:
         start = build_prior(run)
         self.prior: Prior = start.prior
         self.prior.recompute = config.recompute
+        if config.compile:
+            fuse(self.prior)
         self.codecs = nn.ModuleDict(self.trained)  # type: ignore[arg-type]
         self.parts = build_parts(self.prior, self.codecs, joint=self.joint, steps=config.steps)
         self.references = self._references() if self.joint.reference else {}
@@ -74,7 +79,7 @@ class JointStage:
 
     def prepare(self, drawn: Sequence[Drawn], step: int, *, alone: bool) -> Prepared:
         """The items with their latents, which carry their gradient where the codec moves, and the packed batch."""
-        config, codec_moves = self.run.config, self._codec_moves(step)
+        config, codec_moves = self.run.config, self.encodes(step)
         encoded = encode_streams(
             drawn,
             streams=self.run.streams,
@@ -90,6 +95,10 @@ class JointStage:
         counts |= {name: _units(some) for name, some in encoded.items()}
         return Prepared(batch=(batch, encoded, generated_units(sequences)), counts=counts)
 
+    def encodes(self, step: int) -> bool:
+        """In the codec's turn."""
+        return "codec" in self.parts and self.parts["codec"].trains(step)
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted loss of the parts that move, its terms by name, and the number of data units to generate."""
         (batch, encoded, units), weights = prepared.batch, self.run.config.flow.weights
@@ -98,14 +107,11 @@ class JointStage:
         # Where the codec has its turn and none of its items is in the batch, there is nothing to learn, and no error.
         total = self.joint.flow * total_loss(losses, weights) + torch.zeros((), requires_grad=True)
         terms = {f"{name}/flow": value for name, value in losses.items()}
-        for name in (name for name in self.trained if self._codec_moves(step) and name in encoded):
+        for name in (name for name in self.trained if self.encodes(step) and name in encoded):
             value, found = self._codec_loss(encoded[name], step)
             share = float(_units(encoded[name]) / counts[name])
             total, terms = total + share * value, terms | {key: share * one for key, one in found.items()}
         return total, {key: float(value.detach()) for key, value in terms.items()}, units
-
-    def _codec_moves(self, step: int) -> bool:
-        return "codec" in self.parts and self.parts["codec"].trains(step)
 
     def _codec_loss(self, some: EncodedItems, step: int) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted terms of one codec that are not the flow loss, and each by itself."""
@@ -139,6 +145,10 @@ class JointStage:
         streams = [one for one in self.run.streams.values() if isinstance(one.codec, TrainableCodec)]
         scores = {f"{one.name}/reconstruction_score": score(self.run, one, batch=self.config.batch) for one in streams}
         return score_prior(self.run, self.prior) | scores
+
+    def samples(self) -> Sequence[Sampled]:
+        """What prior and codecs generate together."""
+        return sample_prior(self.run, self.prior, window=self.window)
 
     def finish(self) -> None:
         """A codec that has ended as its average is not trained on."""

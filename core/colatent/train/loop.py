@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -35,10 +35,14 @@ from colatent.train.optimiser import (
     optimiser_tensors,
 )
 from colatent.train.progress import Reporter
+from colatent.train.remote import Remote
+from colatent.train.samples import SampleFolder, spared
 from colatent.train.spread import Passed, Spread
 from colatent.train.stage import Part, Stage
 from colatent.train.versions import versions
 from colatent.train.world import World
+
+Found = TypeVar("Found")
 
 
 class Trainer:
@@ -55,7 +59,10 @@ class Trainer:
         device: torch.device,
         reporter: Reporter,
         world: World,
+        remote: Remote | None = None,
     ) -> None:
+        """`remote`: who gets the numbers beside the run folder."""
+        self.remote, self.samples = remote, SampleFolder(folder.samples / stage.name)
         self.stage, self.config, self.folder, self.mixture = stage, config, folder, mixture
         self.fingerprint, self.device, self.reporter, self.world = fingerprint, device, reporter, world
         trained = {name: part for name, part in stage.parts.items() if any(one.requires_grad for one in weights(part))}
@@ -77,7 +84,7 @@ class Trainer:
         with (
             Interrupts(largest=self.world.largest, tells=self.world.leads) as interrupts,
             self.reporter.stage(self.stage.name, self.config.steps) as progress,
-            Board(self.folder.path, self.stage.name, step=self.step, writes=self.world.leads) as self.board,
+            self._open_board() as self.board,
         ):
             if self.step == 0 and self.parameters:
                 self._evaluate()
@@ -86,6 +93,8 @@ class Trainer:
                 progress.update(self.step, record)
                 if self._due(self.config.eval_every):
                     self._evaluate()
+                if self._due(self.config.sample_every):
+                    self._sample()
                 if self._due(self.config.save_every):
                     self.save()
                 if self.step < steps and interrupts.due():
@@ -93,11 +102,17 @@ class Trainer:
                     interrupts.stop(self.folder.path)
             self.averages.settle(name for name, part in self.parts.items() if part.settles)
             self._evaluate()
+            if self.config.sample_every:
+                self._sample()
             self.stage.finish()
             self.step = self.config.steps
             self.save()
             if interrupts.due():  # during the last step or what follows it: the next stage must not begin
                 interrupts.stop(self.folder.path)
+
+    def _open_board(self) -> Board:
+        leads = self.world.leads
+        return Board(self.folder.path, self.stage.name, step=self.step, writes=leads, remote=self.remote)
 
     def train_step(self) -> dict[str, float]:
         """Draw a batch, compute its gradient, clip it and move the weights; what there is to say of it."""
@@ -161,16 +176,28 @@ class Trainer:
         return bool(every) and self.step % every == 0 and self.step < self.config.steps
 
     def _evaluate(self) -> None:
-        """Score held-out samples with the averaged weights, which are the ones that count."""
-        with self.averages.in_place(self.parts):
-            for part in self.parts.values():
-                part.module.eval()
-            found = self.engine.look(self.stage.evaluate)
+        """Score held-out samples."""
+        found = self._look(self.stage.evaluate)
         if not found:  # nothing that is under training can be scored
             return
         self._log(self.step, {"eval": found})
         self.board.scalars(self.step, found, under="heldout/")
         self.reporter.evaluated(self.stage.name, self.step, found)
+
+    def _sample(self) -> None:
+        """Generate a few items, and keep them."""
+        with spared(self.step):
+            sampled = self._look(self.stage.samples)
+            if self.world.leads:
+                self.samples.write(self.step, sampled)
+                self.board.samples(self.step, sampled)
+
+    def _look(self, work: Callable[[], Found]) -> Found:
+        """What the averaged weights give, which are the ones that count."""
+        with self.averages.in_place(self.parts):
+            for part in self.parts.values():
+                part.module.eval()
+            return self.engine.look(work)
 
     def save(self) -> None:
         """Write a checkpoint and drop the oldest ones."""
@@ -200,7 +227,7 @@ class Trainer:
         """Take up the newest valid checkpoint of this stage, if there is one."""
         checkpoint = self._newest()
         if checkpoint is None:  # what a run logged before its first checkpoint is done again
-            self._truncate_metrics(-1)
+            self._forget(after_step=-1)
             return None
         where, state = str(checkpoint.path), checkpoint.document("state")
         for name, part in self.parts.items():
@@ -212,12 +239,14 @@ class Trainer:
         self.stage.go_on(checkpoint)
         self.mixture.load_state(state["data"])
         self.step = state["step"]
-        self._truncate_metrics(self.step)
+        self._forget(after_step=self.step)
         return checkpoint
 
-    def _truncate_metrics(self, after_step: int) -> None:
+    def _forget(self, *, after_step: int) -> None:
+        """Drop what this stage will log and draw again."""
         if self.world.leads:
             self.folder.truncate_metrics(after_step=after_step, stage=self.stage.name)
+            self.samples.drop_after(after_step)
 
     def _newest(self) -> Checkpoint | None:
         """The checkpoint that the first process finds to be the newest valid one."""

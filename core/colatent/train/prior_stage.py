@@ -21,15 +21,18 @@ from colatent.config.checks import check_unchanged, validate
 from colatent.config.schema import PriorConfig, StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
+from colatent.evaluate.sampling import Sampled
 from colatent.flow.objective import flow_counts, flow_losses, total_loss, velocity_errors
 from colatent.latents.draws import digest
 from colatent.latents.packing import pack, with_streams
 from colatent.latents.posterior import SCALE_RANGE, overall_std
 from colatent.latents.sequence import LatentSequence
 from colatent.prior.dit import Prior
+from colatent.prior.fused import fuse
 from colatent.train.cached import read_no_samples
 from colatent.train.codec_stage import merge
 from colatent.train.prepare import Run
+from colatent.train.samples import sample_prior
 from colatent.train.sequences import at_time, build_sequences
 from colatent.train.stage import Part, Prepared
 
@@ -55,6 +58,8 @@ class PriorStage:
         start = build_prior(run)
         self.module: Prior = start.prior
         self.module.recompute = config.recompute
+        if config.compile:
+            fuse(self.module)
         self.window = start.window
         self.module.in_layers = self.sharded = config.parallel == "fsdp" and run.world.size > 1
 
@@ -81,6 +86,10 @@ class PriorStage:
             counts |= {f"{name}/rows": torch.tensor(len(rows.t_S)) for name, rows in batch.streams.items()}
         return Prepared(batch=(batch, generated_units(sequences)), counts=counts)
 
+    def encodes(self, step: int) -> bool:
+        """No: they are frozen."""
+        return False
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted flow loss, its parts by stream, and the data units that are generated."""
         batch, units = prepared.batch
@@ -95,6 +104,10 @@ class PriorStage:
     def evaluate(self) -> dict[str, float]:
         """Flow loss at fixed t per source and stream, on held-out samples."""
         return score_prior(self.run, self.module)
+
+    def samples(self) -> Sequence[Sampled]:
+        """What the prior generates."""
+        return sample_prior(self.run, self.module, window=self.window)
 
     def finish(self) -> None:
         """Nothing to measure: the loop has evaluated already."""

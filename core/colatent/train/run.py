@@ -16,6 +16,7 @@ from colatent.data.facts import check_facts
 from colatent.data.mixture import Draws
 from colatent.errors import UserError
 from colatent.plugins.pluginset import PluginSet, load_plugins
+from colatent.prior.fused import check_compiler
 from colatent.train.budgets import budgeted, check_budgets
 from colatent.train.cached import open_cache
 from colatent.train.codec_stage import CodecStage
@@ -25,6 +26,7 @@ from colatent.train.loop import Trainer
 from colatent.train.prepare import Run, prepare
 from colatent.train.prior_stage import PriorStage, check_init, check_order, check_resumed
 from colatent.train.progress import Reporter
+from colatent.train.remote import Remote, check_wandb, open_wandb
 from colatent.train.resume import check_same_settings
 from colatent.train.spread import check_shares
 from colatent.train.stage import Stage
@@ -50,6 +52,7 @@ def train(
     with join(loaded.config.device) as world:
         _check_same(world, loaded, plugins, resume=resume)
         check_shares(loaded.config, world)
+        check_wandb(loaded.config.metrics.wandb)
         run = prepare(loaded.config, plugins, world=world)
         path = Path(loaded.config.out or f"runs/{loaded.config.name}")
         with world.together():
@@ -90,6 +93,9 @@ def _check(run: Run, path: Path, *, resume: bool) -> dict[str, Checkpoint]:
         check_begin(run)
     if {"prior", "joint"} & config.stages.keys():
         check_init(run)
+    for name, stage in config.stages.items():
+        if stage.compile:
+            check_compiler(run.device, where=f"stages.{name}.compile")
     return saved
 
 
@@ -105,17 +111,18 @@ def _train_stages(run: Run, path: Path, text: str, reporter: Reporter, *, resume
     """Train what is left to train. The first process holds the run folder; to the others it is a place to read."""
     world, stages = run.world, run.config.stages
     with ExitStack() as held:
-        folder = RunFolder(path)
+        folder, remote = RunFolder(path), None
         with world.together():
             if world.leads:
                 folder = held.enter_context(RunFolder.create(path, text, resume=resume))
                 folder.write_config(text)
                 folder.begin(list(stages))
+                remote = held.enter_context(open_wandb(run.config, path, text))
         done = json.loads(world.gather(json.dumps(folder.state().done if world.leads else ()))[0])
         for name in stages:
             if name == "codec" and name in done:
                 continue
-            _train_stage(name, run, folder, reporter, resume=resume)
+            _train_stage(name, run, folder, reporter, remote, resume=resume)
             if world.leads:
                 folder.stage_done(name)
         if world.leads:
@@ -157,7 +164,9 @@ def _check_final(run: Run, checkpoint: Checkpoint) -> None:
         raise UserError(what, where="stages.codec.steps", do="put it back, or train longer in a run of its own")
 
 
-def _train_stage(name: str, run: Run, folder: RunFolder, reporter: Reporter, *, resume: bool) -> None:
+def _train_stage(
+    name: str, run: Run, folder: RunFolder, reporter: Reporter, remote: Remote | None, *, resume: bool
+) -> None:
     config = run.config.stages[name]  # type: ignore[index]
     stage = STAGES[name](run, config)
     world, seed = run.world, run.config.seed
@@ -178,6 +187,7 @@ def _train_stage(name: str, run: Run, folder: RunFolder, reporter: Reporter, *, 
             device=run.device,
             reporter=reporter,
             world=world,
+            remote=remote,
         )
         checkpoint = trainer.resume() if resume else None
         if checkpoint is None or trainer.step < trainer.config.steps:

@@ -55,13 +55,16 @@ class Spread:
         """Give the weights the gradient of a step's loss, in `accumulate` passes over these samples, which are this
         process's share of it."""
         some = self._passes(drawn)
-        alone = len(some) == self._world.size == 1
-        with self._precision():
-            prepared = [self._stage.prepare(one, step, alone=alone) for one in some]
+        # Counts are needed before the first loss. What is encoded for them keeps no graph where there are more passes
+        # than one: their graphs would all be held until each has had its turn.
+        again = len(some) > 1 and self._stage.encodes(step)
+        with torch.set_grad_enabled(not again):
+            prepared = [self._prepare(one, step, among=len(some)) for one in some]
         counts, own = self._count(prepared), Counter[str]()
-        for number, one in enumerate(prepared, 1):
-            work = partial(self._loss, one, counts, step)
-            loss, parts, units = self._engine.gradients(work, last=number == len(prepared))
+        for number, one in enumerate(some):
+            now = self._prepare(one, step, among=len(some)) if again else prepared[number]
+            work = partial(self._loss, now, counts, step)
+            loss, parts, units = self._engine.gradients(work, last=number == len(some) - 1)
             own.update({"loss": float(loss.detach()), "units": units, **parts})
         whole = self._world.sum(own)
         sound = math.isfinite(own["loss"])
@@ -74,6 +77,10 @@ class Spread:
             return [drawn[number::count] for number in range(count)]
         ends = [len(drawn) * number // count for number in range(count + 1)]
         return [drawn[start:end] for start, end in pairwise(ends)]
+
+    def _prepare(self, drawn: Sequence[Drawn], step: int, *, among: int) -> Prepared:
+        with self._precision():
+            return self._stage.prepare(drawn, step, alone=among == self._world.size == 1)
 
     def _count(self, prepared: Iterable[Prepared]) -> dict[str, Tensor]:
         """Counts of the whole step."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from colatent.checkpoint.folder import Checkpoint
 from colatent.data.mixture import Drawn
+from colatent.evaluate.sampling import Sampled
 
 
 def always(step: int) -> bool:
@@ -83,6 +84,10 @@ class Stage(Protocol):
         """What a pass over these samples needs. `alone`: it is all of the step, and only its own counts matter."""
         ...
 
+    def encodes(self, step: int) -> bool:
+        """Whether what `prepare` gives at this step has a gradient to encoders."""
+        ...
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
         """This pass's share in the loss of a step, in its parts by name, and in its number of data units. `counts` are
         those of the whole step."""
@@ -90,6 +95,10 @@ class Stage(Protocol):
 
     def evaluate(self) -> dict[str, float]:
         """Scores on held-out samples, of the weights as they are."""
+        ...
+
+    def samples(self) -> Sequence[Sampled]:
+        """A few items that the weights generate, as they are."""
         ...
 
     def finish(self) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from colatent.config import RunConfig
     from colatent.evaluate.bench import Measured
     from colatent.generate.model import Model
+    from colatent.generate.precision import Precision
     from colatent.train.prepare import Run
 
 
@@ -124,8 +125,9 @@ def generate(
     asked = {"batch": batch or 4, "prompt": prompt, "new": new, "steps": steps, "guidance": guidance}
     questions = Questions(**asked, vocabulary=vocabulary(shape) if config is None else VOCABULARY)  # type: ignore[arg-type]
     run = _run(found, shape, made_up=config is None)
-    how = Bench(device=run.device, precision=dtype or "bf16", warmup=warmup, repeats=repeats)
-    measured = bench_generation(_model(run, window=prompt + new), questions, how)
+    precision: Precision = dtype or "bf16"  # type: ignore[assignment]  # one of the two, says click
+    how = Bench(device=run.device, precision=precision, warmup=warmup, repeats=repeats)
+    measured = bench_generation(_model(run, window=prompt + new, precision=how.precision), questions, how)
     _tell(run, {**asked, "dtype": how.precision}, measured, as_json=as_json)
 
 
@@ -144,7 +146,7 @@ def _run(config: RunConfig, shape: Mapping[str, int | None], *, made_up: bool) -
     return run_on_ids(config, plugins, vocabulary=vocabulary(shape)) if made_up else configured_run(config, plugins)
 
 
-def _model(run: Run, *, window: int) -> Model:
+def _model(run: Run, *, window: int, precision: Precision) -> Model:
     """A model of a run before its first step."""
     from colatent.generate.model import Model
     from colatent.train.prior_stage import build_prior
@@ -152,7 +154,7 @@ def _model(run: Run, *, window: int) -> Model:
     prior = build_prior(run).prior.eval().requires_grad_(False)
     for codec in run.codecs.values():
         codec.requires_grad_(False)  # type: ignore[attr-defined]
-    return Model(prior=prior, codecs=run.codecs, sample=run.config.sample, window=window)
+    return Model(prior=prior, codecs=run.codecs, sample=run.config.sample, window=window, precision=precision)
 
 
 def _tell(run: Run, asked: Mapping[str, Any], measured: Measured, *, as_json: bool) -> None:

@@ -50,6 +50,13 @@ SPELT_OUT = ("temperature", "top_k", "top_p", "repetition_penalty", "stop")
 @click.option("--option", "extra", multiple=True, metavar="NAME=VALUE", help="Any option of the target's codec.")
 @click.option("--batch", default=64, show_default=True, type=click.IntRange(1), help="Samples generated together.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bf16"]),
+    default="float32",
+    show_default=True,
+    help="bf16 is faster where the device multiplies in it, and slightly less exact.",
+)
 @click.option("--stream", "live", flag_value="stream", help="Print each sample while its blocks are made.")
 @click.option("--watch", "live", flag_value="watch", help="The same with the model's estimate at each solver step.")
 @click.option("--out", type=click.Path(file_okay=False), help="Write samples.jsonl and items that do not print here.")
@@ -78,7 +85,7 @@ def generate(
     from colatent.generate.model import load
     from colatent.train.device import pick_device
 
-    loaded = load(model, device=str(pick_device(options.pop("device"))))
+    loaded = load(model, device=str(pick_device(options.pop("device"))), precision=options.pop("precision"))
     stream, asked = questions(loaded.codecs, given=given, prompts=prompts, target=options["target"])
     codec = loaded.codecs[stream]
     check_place(codec, stream=stream, out=out, live=live)

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from colatent.generate.precision import Precision
+
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 SIDES = {"cpu": 1024, "cuda": 8192}
 """Side of the square matrices whose product stands for the matrix peak: large enough to reach it, and soon done."""
@@ -70,7 +72,7 @@ class Bench:
     """How work is measured."""
 
     device: torch.device
-    precision: str
+    precision: Precision
     warmup: int
     repeats: int
 

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from colatent.checkpoint.codecs import check_options
-from colatent.evaluate.bench import DTYPES, Bench, Measured, fill_zeros
+from colatent.evaluate.bench import Bench, Measured, fill_zeros
 from colatent.evaluate.flops import count_flops, generation_flops
 from colatent.generate.model import Model
 from colatent.generate.prefix import split_own
@@ -51,21 +50,17 @@ class Questions:
 
 def bench_generation(model: Model, questions: Questions, bench: Bench) -> Measured:
     """Measure generation: encoding the prompts, filling the caches, solving, committing and decoding each block."""
-    dtype, prompts = DTYPES[bench.precision], questions.prompts()
+    prompts = questions.prompts()
     fill_zeros(model.prior)
-    for network in (model.prior, *model.codecs.values()):
-        assert isinstance(network, nn.Module)
-        network.to(dtype)
     how = {"batch": questions.batch, "steps": questions.steps, "solver": "euler", "guidance": questions.guidance}
     kept: list[list[Result]] = []
 
     def generate(new: int = questions.new) -> None:
         kept[:] = model.generate_many(prompts, max_new_tokens=new, **how)  # type: ignore[arg-type]
 
-    # Weights are cast once; what is computed in float32 all the same (latents, the solver) is cast where it is used.
-    with torch.no_grad(), torch.autocast(bench.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        first = bench.times(lambda: generate(1))  # one unit comes with a whole block
-        seconds, memory, peak = bench.run(generate)
+    first = bench.times(lambda: generate(1))  # one unit comes with a whole block
+    seconds, memory, peak = bench.run(generate)
+    with model.computing():
         tokens, flops = _count(model, questions, [some[0] for some in kept])
     return Measured(
         seconds=seconds,

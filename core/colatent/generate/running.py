@@ -18,6 +18,7 @@ import torch
 
 from colatent.generate.collect import CollectingStream, join
 from colatent.generate.engine import BlockSampler, Made, Step
+from colatent.generate.precision import Computing
 from colatent.generate.prefix import prefix_lengths
 from colatent.generate.requests import Piece, Request, Result, Settings, State
 from colatent.plugins.contract import Codec, DecodeStream, Latents, StreamingCodec
@@ -64,18 +65,29 @@ class Running:
     """One batch on its way."""
 
     def __init__(
-        self, prior: Prior, codec: Codec, requests: Sequence[Request], *, settings: Settings, window: int, new: int
+        self,
+        prior: Prior,
+        codec: Codec,
+        requests: Sequence[Request],
+        *,
+        settings: Settings,
+        window: int,
+        new: int,
+        computing: Computing,
     ) -> None:
         """`new`: latents that each request may come to generate."""
-        with torch.no_grad():
+        self._computing = computing
+        with computing():
             self.stream = open_stream(codec, requests)
-        self.sampler = BlockSampler(prior, codec, requests, settings=settings, window=window, new=new)
+            self.sampler = BlockSampler(prior, codec, requests, settings=settings, window=window, new=new)
         self._empty = torch.zeros(0, self.sampler.channels)
         self._kept: list[Latents | None] = [None] * len(requests)
 
-    @torch.no_grad()
     def events(self) -> Iterator[Step | Made]:
         """Run until every item has ended or the plan has; each block is decoded when its event comes."""
+        return self._computing.each(self._events())
+
+    def _events(self) -> Iterator[Step | Made]:
         ended = self.stream.finished()
         if all(ended):
             return
@@ -95,12 +107,13 @@ class Running:
             for before, block, over in zip(self._kept, blocks, ended, strict=True)
         ]
 
-    @torch.no_grad()
     def results(self) -> list[Result]:
         """What came of it, once it has run."""
+        with self._computing():
+            items, details = self.stream.items(), self.stream.details()
         return [
             Result(item=item, details=facts, latents_LC=self._empty if latents is None else latents.z_LC)
-            for item, facts, latents in zip(self.stream.items(), self.stream.details(), self._kept, strict=True)
+            for item, facts, latents in zip(items, details, self._kept, strict=True)
         ]
 
     def pieces(self) -> Iterator[Piece]:
@@ -123,21 +136,22 @@ class Running:
         if not ended:  # it had ended before its first block, or its plan stops before it says so
             yield self._piece(number, last=True)
 
-    @torch.no_grad()
     def _piece(self, block: int, *, last: bool) -> Piece:
-        (part,) = self.stream.news(final=last)
+        with self._computing():
+            (part,) = self.stream.news(final=last)
         return Piece(block=block, item=part.item, details=part.details, last=last)
 
-    @torch.no_grad()
     def _state(self, step: Step, *, decode: bool) -> State:
         guess = step.clean()
+        with self._computing():
+            item = self.stream.preview(guess)[0] if decode else None
         return State(
             block=step.block,
             step=step.number,
             t=step.t,
             z_KC=step.z_BKC[0].cpu(),
             clean_KC=guess[0].z_LC,
-            item=self.stream.preview(guess)[0] if decode else None,
+            item=item,
         )
 
 

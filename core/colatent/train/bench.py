@@ -27,6 +27,7 @@ from colatent.data.sources import Sources
 from colatent.errors import UserError
 from colatent.evaluate.bench import Bench, Measured, fill_zeros
 from colatent.evaluate.flops import count_flops, training_flops
+from colatent.latents.draws import digest
 from colatent.latents.sequence import LatentSequence
 from colatent.plugins.contract import Codec, Encoded, Item, Promptable
 from colatent.plugins.pluginset import PluginSet
@@ -122,7 +123,9 @@ def run_on_ids(config: RunConfig, plugins: PluginSet, *, vocabulary: int) -> Run
     """The run of a config's only stream on random token ids, which its codec, of fresh weights, encodes in every step.
     Id 0 may be padding, and is left out."""
     ((name, stream),) = config.streams.items()
-    codec = build_codec(stream.codec, stream.config, plugins=plugins, where=f"streams.{name}", assets={})
+    with torch.random.fork_rng(devices=[]):  # other weights decode other texts, which may end sooner
+        torch.manual_seed(digest(config.seed, "codec", name) % 2**63)
+        codec = build_codec(stream.codec, stream.config, plugins=plugins, where=f"streams.{name}", assets={})
     facts = facts_now(codec, name=stream.codec, settings=stream.config, trained=False)
     assert isinstance(codec, Promptable)
     length = round(config.data.length * codec.latent_spec().units_per_latent)

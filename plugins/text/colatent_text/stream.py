@@ -9,7 +9,7 @@ V vocabulary, N rows of the flat batch.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,13 +102,13 @@ class TextStream:
         )
         z_NC = torch.cat([z_LC for z_LC in prefixes if z_LC is not None])
         position_N = torch.cat([torch.arange(length, dtype=torch.float32) for length in lengths])
-        self._run(z_NC, layout, position_N)
+        self._run(self.codec.decoder.hidden, z_NC, layout, position_N)
         self.cache.filled(torch.tensor(lengths))
 
-    def _run(self, z_NC: Tensor, layout: Layout, position_N: Tensor) -> Tensor:
+    def _run(self, network: Callable[..., Tensor], z_NC: Tensor, layout: Layout, position_N: Tensor) -> Tensor:
         device = self.codec.shift_C.device
         raw_NC = self.codec.raw(z_NC.to(device))
-        return self.codec.decoder(raw_NC, layout=layout, position_N=position_N.to(device), cache=self.cache)
+        return network(raw_NC, layout=layout, position_N=position_N.to(device), cache=self.cache)
 
     def _logits(self, blocks: Sequence[Latents]) -> Tensor:
         """Of the next block, (B, T, V). Its keys lie in the cache until they are committed or written over."""
@@ -116,7 +116,8 @@ class TextStream:
         self.cache.make_room(size)
         position_BK = self._position[:, None] + torch.arange(size)
         z_NC = torch.cat([block.z_LC for block in blocks])
-        return self._run(z_NC, self._block_layout(batch), position_BK.flatten()).flatten(0, 1).unflatten(0, (batch, -1))
+        logits_NPV = self._run(self.codec.decoder, z_NC, self._block_layout(batch), position_BK.flatten())
+        return logits_NPV.flatten(0, 1).unflatten(0, (batch, -1))
 
     def push(self, blocks: Sequence[Latents]) -> None:
         """See `DecodeStream.push`."""

@@ -142,6 +142,10 @@ class Decoder(nn.Module):
 
     def forward(self, z_NC: Tensor, *, layout: Layout, position_N: Tensor, cache: KVCache | None = None) -> Tensor:
         """(N, C) -> logits (N, P, V)."""
-        x_ND = self.trunk(self.in_layer(z_NC), layout=layout, position_N=position_N, cache=cache)
+        x_ND = self.hidden(z_NC, layout=layout, position_N=position_N, cache=cache)
         x_NPD = self.unpatch_layer(x_ND).unflatten(-1, (self.tokens_per_latent, -1))
         return self.final_layer(self.final_norm(x_NPD))
+
+    def hidden(self, z_NC: Tensor, *, layout: Layout, position_N: Tensor, cache: KVCache | None = None) -> Tensor:
+        """(N, C) -> (N, D), which logits are made of; for who wants no more than the cache filled."""
+        return self.trunk(self.in_layer(z_NC), layout=layout, position_N=position_N, cache=cache)

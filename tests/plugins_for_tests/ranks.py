@@ -43,6 +43,7 @@ class Asked:
     stop       (rank, stage, step) after which that rank alone gets SIGTERM
     poison     the sample whose picture is no number to the second rank
     version    of the plugin, at each rank
+    at         the folder that each rank is started in
     """
 
     tree: Mapping[str, Any]
@@ -52,6 +53,7 @@ class Asked:
     stop: tuple[int, str, int] | None = None
     poison: int | None = None
     version: tuple[str, str] = ("1", "1")
+    at: tuple[str, str] = (".", ".")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,8 @@ def both(asked: Sequence[Asked], folder: Path) -> list[Ended]:
     """Run these one after the other, each on both ranks."""
     for number, one in enumerate(asked):
         (folder / f"{number}.yaml").write_text(yaml.safe_dump(dict(one.tree), sort_keys=False))
-    rest = [{**{k: v for k, v in vars(one).items() if k != "tree"}, "out": str(one.out)} for one in asked]
+    plain = [{key: value for key, value in vars(one).items() if key != "tree"} for one in asked]
+    rest = [{**one, "out": str(one["out"]), "at": [str(Path(at).absolute()) for at in one["at"]]} for one in plain]
     (folder / "asked.json").write_text(json.dumps(rest))
     roots = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     places = {
@@ -96,6 +99,17 @@ def both(asked: Sequence[Asked], folder: Path) -> list[Ended]:
     return [Ended(ends=list(some), said=said) for some in zip(*ends, strict=True)]
 
 
+def torchrun(*command: str) -> subprocess.Popen[str]:
+    """`colatent` with these arguments in two processes, by torch's launcher; what they print comes in one piece."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--master-port={free_ports(1)[0]}"]
+    return subprocess.Popen(
+        [*launcher, f"--nproc-per-node={PROCESSES}", "-m", "colatent", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nothing listens on."""
     sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
@@ -120,6 +134,7 @@ def _run(config: Path, rank: int, asked: Asked) -> str:
     reporter = Reporter(quiet=True)
     if asked.stop and asked.stop[0] == rank:
         reporter = StopsAt(asked.stop[1], asked.stop[2], signal.SIGTERM)
+    os.chdir(asked.at[rank])
     loaded = load(config, [f"out={asked.out}", *asked.more[rank]])
     try:
         train(loaded, resume=asked.resume, plugins=load_plugins([text, pictures]), reporter=reporter)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from colatent.train.interrupts import Interrupted
+from plugins_for_tests.cached_runs import made
 from plugins_for_tests.grid import CONFIG, plugins_with_grid
 from plugins_for_tests.ranks import Asked, Ended, both
 from plugins_for_tests.runs import assert_same_checkpoint, changed, last, metrics, run
@@ -34,14 +35,16 @@ TREE = changed(
 )
 """Shares of three and of two samples, often without one of the streams. Text's masks are drawn for each pass, so
 masking is off."""
+EPOCHS = 8
+"""As many as any source is read in stage prior."""
 BROKEN = 5
 """A sample whose picture is no number to the second process."""
 
 
-def over(folder: Path, name: str = "prior", **stage: Any) -> dict[str, Any]:
+def over(folder: Path, name: str = "prior", tree: dict[str, Any] = TREE, **stage: Any) -> dict[str, Any]:
     """One stage over the codecs of another run."""
-    weights = {f"streams__{one}__weights": str(folder) for one in TREE["streams"]}
-    return changed({**TREE, "stages": {name: {**TREE["stages"]["prior"], **stage}}}, **weights)
+    weights = {f"streams__{one}__weights": str(folder) for one in tree["streams"]}
+    return changed({**tree, "stages": {name: {**tree["stages"]["prior"], **stage}}}, **weights)
 
 
 def by_turns(folder: Path) -> dict[str, Any]:
@@ -52,6 +55,8 @@ def by_turns(folder: Path) -> dict[str, Any]:
 CUT = 7
 """The step after which runs are stopped."""
 SHARDED: dict[str, Any] = {"parallel": "fsdp", "accumulate": 2}
+CENTRED = changed(TREE, streams__grid__config={"centred": True})
+"""A codec with running statistics, of what each process has seen."""
 TASKS: dict[str, Any] = {"draw": "step", "accumulate": 2, "batch": 6}
 """Each step is of one source, in two passes of each process."""
 BUDGET: dict[str, Any] = {"batch": 16, "budget": 80, "accumulate": 2}
@@ -77,6 +82,10 @@ def alone(folder: Path) -> Path:
 def ended(folder: Path, alone: Path) -> dict[str, Ended]:
     """All runs of two processes."""
     whole, stop, shared = folder / "whole", (1, "prior", CUT), changed(TREE, stages__prior__parallel="fsdp")
+    for at, draws in (("here", EPOCHS), ("there", 1)):
+        made(over(alone), folder / at / "cache", draws=draws, plugins=plugins_with_grid())
+    here, there = str(folder / "here"), str(folder / "there")
+    cached = changed(over(alone), data__cache="cache")
     asked = {
         "whole": Asked(tree=TREE, out=whole),
         "tasks": Asked(tree=over(whole, **TASKS), out=folder / "tasks"),
@@ -88,9 +97,14 @@ def ended(folder: Path, alone: Path) -> dict[str, Ended]:
         "sharded and stopped": Asked(tree=over(whole, **SHARDED), out=folder / "shards", stop=stop),
         "sharded no more": Asked(tree=over(whole, accumulate=2), out=folder / "shards", resume=True),
         "by turns": Asked(tree=by_turns(whole), out=folder / "by turns"),
+        "centred": Asked(tree=CENTRED, out=folder / "centred"),
+        "centred again": Asked(tree=over(folder / "centred", tree=CENTRED), out=folder / "centred again"),
+        "read ahead": Asked(tree=changed(over(whole), data__workers=1), out=folder / "read ahead"),
+        "cached": Asked(tree=cached, out=folder / "cached", at=(here, here)),
         "one then two": Asked(tree=shared, out=folder / "one then two", resume=True),
         "plugins": Asked(tree=TREE, out=folder / "none", version=("1", "2")),
         "settings": Asked(tree=TREE, out=folder / "none", more=((), ("seed=1",))),
+        "caches": Asked(tree=cached, out=folder / "none", at=(here, there)),
         "taken": Asked(tree=TREE, out=whole),
         "poisoned": Asked(tree=TREE, out=folder / "poisoned", poison=BROKEN),
     }
@@ -150,6 +164,23 @@ def test_so_do_two_whose_parts_move_by_turns(folder: Path, ended: dict[str, Ende
     assert_close(one, folder / "by turns", "joint")
 
 
+def test_so_do_two_whose_samples_are_read_ahead(folder: Path, ended: dict[str, Ended]) -> None:
+    assert ended["read ahead"].ends == ["", ""]
+    assert_same_checkpoint(last(folder / "whole", "prior"), last(folder / "read ahead", "prior"))
+
+
+def test_so_do_two_on_a_latent_cache(folder: Path, ended: dict[str, Ended], alone: Path) -> None:
+    """As one does that encodes in every step."""
+    assert ended["cached"].ends == ["", ""]
+    assert_close(alone, folder / "cached", "prior")
+
+
+def test_two_share_the_running_statistics_that_are_saved(folder: Path, ended: dict[str, Ended]) -> None:
+    """A prior that follows them in one run, and one in another, which reads them, see the same codec."""
+    assert ended["centred"].ends == ended["centred again"].ends == ["", ""]
+    assert_same_checkpoint(last(folder / "centred", "prior"), last(folder / "centred again", "prior"))
+
+
 def test_a_signal_to_one_stops_both_at_one_step(ended: dict[str, Ended]) -> None:
     assert ended["stopped"].ends == ended["sharded and stopped"].ends == ["75", "75"]
     assert ended["stopped"].said[0].count("stopped by SIGTERM") == 2
@@ -183,6 +214,7 @@ def test_what_one_saved_two_go_on_from_in_shares(folder: Path, ended: dict[str, 
     [
         ("plugins", "torchrun: the set of plugins of process 1 is not that of process 0; start all with one command"),
         ("settings", "torchrun: the configuration of process 1 is not that of process 0; start all with one command"),
+        ("caches", "torchrun: the latent cache of process 1 is not that of process 0; put it where all see the same"),
         ("taken", "already holds a run; use --resume or another out="),
         ("poisoned", "nothing was changed by this step; lower lr"),
     ],

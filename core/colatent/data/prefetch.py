@@ -103,6 +103,7 @@ def _start(reader: Mixture) -> None:
     """Make this a process that reads, and that ends with the one that asked for it, however that ends."""
     global _reader
     _reader = reader
+    os.setpgid(0, 0)  # torchrun sends SIGTERM to a run's whole group, and the run still needs samples when it stops
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to answer, which then ends this one
     for dataset in reader.datasets.values():
         if isinstance(dataset, ScoutedDataset):

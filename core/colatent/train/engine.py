@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from typing import Any, Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -37,6 +38,10 @@ class Engine(Protocol):
         """Run something that uses the weights as they are, without gradient."""
         ...
 
+    def agree(self) -> None:
+        """Go on with the first process's buffers: running statistics are moved by each pass, and not by gradients."""
+        ...
+
 
 def build_engine(parts: Mapping[str, Part], *, parallel: str, world: World, device: torch.device) -> Engine:
     """The engine for these parts. FSDP2 puts shards in the place of their weights."""
@@ -57,6 +62,9 @@ class Alone:
     def look(self, work: Callable[[], Any]) -> Any:
         """See `Engine`."""
         return work()
+
+    def agree(self) -> None:
+        """See `Engine`."""
 
 
 class Work(nn.Module):
@@ -81,7 +89,8 @@ class Replicated:
         self._anchor = work.anchor = nn.Parameter(torch.zeros((), device=device))
         # Used by none: where a first pass uses all weights, torch takes the search for a mistake and says so.
         work.idle = nn.Parameter(torch.zeros((), device=device))
-        self._size = size
+        self._size, self._parts = size, parts
+        # Not before a pass, as DDP would: what an earlier one keeps for its gradient may be among the buffers.
         self._run = DistributedDataParallel(work, find_unused_parameters=True, broadcast_buffers=False)
 
     def gradients(self, work: Callable[[], Loss], *, last: bool) -> Loss:
@@ -98,6 +107,10 @@ class Replicated:
         """See `Engine`."""
         return work()
 
+    def agree(self) -> None:
+        """See `Engine`."""
+        _hand_round_buffers(self._parts)
+
 
 class Sharded:
     """FSDP2. All processes must use the same weights in a pass, since they gather them together."""
@@ -107,7 +120,7 @@ class Sharded:
         for part in parts.values():
             for layer in part.layers:
                 fully_shard(layer, mesh=mesh)
-        self._size = size
+        self._size, self._parts = size, parts
         self._run: Any = fully_shard(Work(parts), mesh=mesh)  # still the module that it was, beside what its type says
 
     def gradients(self, work: Callable[[], Loss], *, last: bool) -> Loss:
@@ -122,6 +135,16 @@ class Sharded:
             found = self._run(work)
         self._run.reshard()
         return found
+
+    def agree(self) -> None:
+        """See `Engine`."""
+        _hand_round_buffers(self._parts)
+
+
+def _hand_round_buffers(parts: Mapping[str, Part]) -> None:
+    for part in parts.values():
+        for buffer in part.module.buffers():
+            dist.broadcast(buffer, 0)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -129,6 +129,7 @@ class Trainer:
         self._check_finite(passed, norm, drawn)
         for optimiser in self.optimisers.values():
             optimiser.step()
+        self.engine.agree()
         self.averages.follow(moving)
         self.step += 1
         seconds = time.perf_counter() - start

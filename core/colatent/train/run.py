@@ -104,6 +104,7 @@ def _check_same_files(run: Run, saved: Mapping[str, Checkpoint]) -> None:
     sizes = {name: len(dataset) for name, (dataset, _) in run.sources.training.items()}
     reached = {name: one.step for name, one in saved.items()}
     told = {"the data": json.dumps(sizes), "the run folder": json.dumps(reached)}
+    told["the latent cache"] = run.cache.plan.digest() if run.cache is not None else ""
     run.world.check_same(told, do="put it where all see the same files, on a disk that they share")
 
 

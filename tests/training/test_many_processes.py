@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from colatent.evaluate.run_facts import run_facts
+from colatent.generate.model import load
 from colatent.train.interrupts import Interrupted
 from plugins_for_tests.cached_runs import made
 from plugins_for_tests.grid import CONFIG, plugins_with_grid
@@ -95,6 +98,8 @@ def ended(folder: Path, alone: Path) -> dict[str, Ended]:
         "resumed": Asked(tree=over(whole), out=folder / "cut", resume=True),
         "sharded": Asked(tree=over(whole, **SHARDED), out=folder / "sharded"),
         "sharded and stopped": Asked(tree=over(whole, **SHARDED), out=folder / "shards", stop=stop),
+        "stopped again": Asked(tree=over(whole, **SHARDED), out=folder / "shards again", stop=stop),
+        "sharded again": Asked(tree=over(whole, **SHARDED), out=folder / "shards again", resume=True),
         "sharded no more": Asked(tree=over(whole, accumulate=2), out=folder / "shards", resume=True),
         "by turns": Asked(tree=by_turns(whole), out=folder / "by turns"),
         "centred": Asked(tree=CENTRED, out=folder / "centred"),
@@ -104,6 +109,7 @@ def ended(folder: Path, alone: Path) -> dict[str, Ended]:
         "one then two": Asked(tree=shared, out=folder / "one then two", resume=True),
         "plugins": Asked(tree=TREE, out=folder / "none", version=("1", "2")),
         "settings": Asked(tree=TREE, out=folder / "none", more=((), ("seed=1",))),
+        "apart": Asked(tree=over(whole, **SHARDED), out=Path("run"), at=(here, there)),
         "caches": Asked(tree=cached, out=folder / "none", at=(here, there)),
         "taken": Asked(tree=TREE, out=whole),
         "poisoned": Asked(tree=TREE, out=folder / "poisoned", poison=BROKEN),
@@ -182,8 +188,8 @@ def test_two_share_the_running_statistics_that_are_saved(folder: Path, ended: di
 
 
 def test_a_signal_to_one_stops_both_at_one_step(ended: dict[str, Ended]) -> None:
-    assert ended["stopped"].ends == ended["sharded and stopped"].ends == ["75", "75"]
-    assert ended["stopped"].said[0].count("stopped by SIGTERM") == 2
+    assert ended["stopped"].ends == ended["sharded and stopped"].ends == ended["stopped again"].ends == ["75", "75"]
+    assert ended["stopped"].said[0].count("stopped by SIGTERM") == 3
     assert "stopped by SIGTERM" not in ended["stopped"].said[1]
 
 
@@ -196,6 +202,37 @@ def test_what_two_saved_two_go_on_from_to_the_bit(folder: Path, ended: dict[str,
 def test_what_two_saved_one_goes_on_from(folder: Path, ended: dict[str, Ended], saved: str) -> None:
     copy = copy_as_stopped(folder / saved, folder / f"{saved} then one")
     run(over(folder / "whole"), copy, plugins=plugins_with_grid(), resume=True)
+    assert_close(folder / "whole", copy, "prior")
+
+
+def test_what_two_saved_in_shares_two_go_on_from_to_the_bit(folder: Path, ended: dict[str, Ended]) -> None:
+    """Each has written a file of its own of each group."""
+    assert ended["sharded again"].ends == ["", ""]
+    one, other = last(folder / "sharded", "prior"), last(folder / "shards again", "prior")
+    assert_same_checkpoint(one, other)
+    counts = {name: len(files) for name, files in one.groups().items()}
+    assert counts == {"prior": 2, "prior.ema": 2, "optimiser": 2, "codec.text": 1, "codec.grid": 1}
+
+
+def test_a_model_that_two_saved_in_shares_generates(folder: Path, ended: dict[str, Ended]) -> None:
+    one, other = (load(folder / name, plugins=plugins_with_grid()) for name in ("sharded", "whole"))
+    weights = other.prior.state_dict()
+    for name, value in one.prior.state_dict().items():
+        torch.testing.assert_close(value, weights[name], rtol=0.0, atol=1e-4)
+    assert one.generate("up 2x2", target="grid", seed=0).shape == (4, 4)
+    assert run_facts(folder / "sharded").parameters == run_facts(folder / "whole").parameters
+
+
+def test_where_a_share_is_lost_the_checkpoint_before_is_taken(
+    folder: Path, ended: dict[str, Ended], capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = folder / "lost"
+    shutil.copytree(folder / "shards again", copy)
+    (last(copy, "prior").path / "prior.ema.shard-0001-of-0002.safetensors").unlink()
+    run(over(folder / "whole"), copy, plugins=plugins_with_grid(), resume=True)
+    said = capsys.readouterr().err
+    assert "skipped step-00000020: " in said
+    assert "prior.ema.shard-0001-of-0002.safetensors: is missing" in said
     assert_close(folder / "whole", copy, "prior")
 
 
@@ -214,6 +251,7 @@ def test_what_one_saved_two_go_on_from_in_shares(folder: Path, ended: dict[str, 
     [
         ("plugins", "torchrun: the set of plugins of process 1 is not that of process 0; start all with one command"),
         ("settings", "torchrun: the configuration of process 1 is not that of process 0; start all with one command"),
+        ("apart", "run: process 1 does not see the run folder of process 0; choose an out= on a disk that all share"),
         ("caches", "torchrun: the latent cache of process 1 is not that of process 0; put it where all see the same"),
         ("taken", "already holds a run; use --resume or another out="),
         ("poisoned", "nothing was changed by this step; lower lr"),

@@ -7,6 +7,7 @@ Both average over processes; a loss is multiplied by their number first, so that
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, Protocol
@@ -16,9 +17,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from colatent.checkpoint.rows import Rows
 from colatent.train.stage import Part
 from colatent.train.world import World
 
@@ -152,28 +154,32 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def gathered(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """The whole tensors, on the CPU where they had to be gathered; nothing where they are not to be kept. All processes
-    must ask alike."""
-    found = {}
-    for name, tensor in tensors.items():
-        one = tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
-        if keep:
-            found[name] = one
-    return found
+def is_cut(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether processes have shares of any of these tensors."""
+    return any(isinstance(tensor, DTensor) for tensor in tensors.values())
+
+
+def own_rows(tensors: Mapping[str, Tensor], *, leads: bool) -> dict[str, Tensor]:
+    """This process's rows; those of tensors that are not cut are the first process's."""
+    local = {name: tensor.to_local() for name, tensor in tensors.items() if isinstance(tensor, DTensor)}
+    uncut = {name: tensor for name, tensor in tensors.items() if name not in local and leads}
+    return uncut | {name: rows for name, rows in local.items() if len(rows)}
 
 
 def cut(tensors: Mapping[str, Tensor], like: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of whole tensors, this process's shares where those of the same name in `like` are shares."""
-    return {name: _share(tensor, like[name]) if name in like else tensor for name, tensor in tensors.items()}
+    return {name: cut_like(tensors, name, like.get(name)) for name in tensors}
 
 
-def cut_like(tensors: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
-    """The same for what an optimiser keeps of one parameter."""
-    return {name: _share(tensor, parameter) for name, tensor in tensors.items()}
-
-
-def _share(tensor: Tensor, like: Tensor) -> Tensor:
-    if not isinstance(like, DTensor) or tensor.shape != like.shape:
-        return tensor
-    return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+def cut_like(tensors: Mapping[str, Tensor], name: str, like: Tensor | None) -> Tensor:
+    """One of them; of what lies in files, no other rows are read."""
+    stored = tensors if isinstance(tensors, Rows) else None
+    if not isinstance(like, DTensor) or (stored.shape(name) if stored else tensors[name].shape) != like.shape:
+        return tensors[name]
+    count = math.ceil(len(like) / like.device_mesh.size())
+    start = min(like.device_mesh.get_local_rank() * count, len(like))
+    stop = min(start + count, len(like))
+    rows = stored.rows(name, start, stop) if stored else tensors[name][start:stop]
+    return DTensor.from_local(
+        rows.to(like.device), like.device_mesh, like.placements, shape=like.shape, stride=like.stride()
+    )

@@ -20,13 +20,14 @@ from torch import nn
 from colatent.checkpoint.codecs import load_weights
 from colatent.checkpoint.folder import Checkpoint, newest, read_checkpoint
 from colatent.checkpoint.run import RunFolder
-from colatent.checkpoint.write import clean_temporary, prune, write_checkpoint
+from colatent.checkpoint.together import write_together
+from colatent.checkpoint.write import clean_temporary, prune
 from colatent.config.schema import StageConfig
 from colatent.data.mixture import Drawn, Draws
 from colatent.errors import UserError
 from colatent.train.averages import Averages
 from colatent.train.board import Board
-from colatent.train.engine import build_engine, cut, gathered, whole
+from colatent.train.engine import build_engine, cut, is_cut, own_rows, whole
 from colatent.train.interrupts import Interrupts
 from colatent.train.optimiser import (
     build_optimisers,
@@ -210,19 +211,20 @@ class Trainer:
             tensors: dict[str, Any] = {**raw, **contents.get("tensors", {})}
             tensors["optimiser"] = optimiser_tensors(self.optimisers)
             tensors |= {f"{name}.ema": average.shadow for name, average in self.averages.items()}
-            tensors = {name: gathered(group, keep=self.world.leads) for name, group in tensors.items() if group}
-            with self.world.together():
-                if self.world.leads:
-                    write_checkpoint(
-                        folder,
-                        step=self.step,
-                        tensors=tensors,
-                        documents={"state": state, **contents.get("documents", {})},
-                        files=contents.get("files", {}),
-                        fingerprint=self.fingerprint,
-                        versions=versions(),
-                    )
-                    prune(folder, keep=2)
+            shared = {name: group for name, group in tensors.items() if is_cut(group)}
+            write_together(
+                folder,
+                peers=self.world,
+                step=self.step,
+                shares={name: own_rows(group, leads=self.world.leads) for name, group in shared.items()},
+                tensors={name: group for name, group in tensors.items() if group and name not in shared},
+                documents={"state": state, **contents.get("documents", {})},
+                files=contents.get("files", {}),
+                fingerprint=self.fingerprint,
+                versions=versions(),
+            )
+        if self.world.leads:
+            prune(folder, keep=2)
 
     def resume(self) -> Checkpoint | None:
         """Take up the newest valid checkpoint of this stage, if there is one."""
@@ -232,11 +234,11 @@ class Trainer:
             return None
         where, state = str(checkpoint.path), checkpoint.document("state")
         for name, part in self.parts.items():
-            load_weights(part.module, cut(checkpoint.tensors(name), part.module.state_dict()), where=where)
+            load_weights(part.module, cut(checkpoint.rows(name), part.module.state_dict()), where=where)
         if self.optimisers:
-            load_optimisers(self.optimisers, checkpoint.tensors("optimiser"))
+            load_optimisers(self.optimisers, checkpoint.rows("optimiser"))
         for name, average in self.averages.items():
-            average.load(cut(checkpoint.tensors(f"{name}.ema"), average.shadow), state["ema_updates"][name])
+            average.load(cut(checkpoint.rows(f"{name}.ema"), average.shadow), state["ema_updates"][name])
         self.stage.go_on(checkpoint)
         self.mixture.load_state(state["data"])
         self.step = state["step"]

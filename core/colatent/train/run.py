@@ -119,6 +119,8 @@ def _train_stages(run: Run, path: Path, text: str, reporter: Reporter, *, resume
                 folder.write_config(text)
                 folder.begin(list(stages))
                 remote = held.enter_context(open_wandb(run.config, path, text))
+        with world.together():
+            _check_shared(run, path)
         done = json.loads(world.gather(json.dumps(folder.state().done if world.leads else ()))[0])
         for name in stages:
             if name == "codec" and name in done:
@@ -128,6 +130,15 @@ def _train_stages(run: Run, path: Path, text: str, reporter: Reporter, *, resume
                 folder.stage_done(name)
         if world.leads:
             folder.finish()
+
+
+def _check_shared(run: Run, path: Path) -> None:
+    """Where each process writes its share of a checkpoint, it must find the folder that the first one has made."""
+    if any(stage.parallel == "fsdp" for stage in run.config.stages.values()) and not is_run_folder(path):
+        what = f"process {run.world.rank} does not see the run folder of process 0"
+        raise UserError(
+            what, where=str(path), do="choose an out= on a disk that all share: each writes its own weights"
+        )
 
 
 def _saved(path: Path, stages: Iterable[str]) -> dict[str, Checkpoint]:

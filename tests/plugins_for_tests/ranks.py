@@ -26,11 +26,17 @@ from colatent.plugins import Candidate, load_plugins
 from colatent.train.interrupts import Interrupted
 from colatent.train.progress import Reporter
 from colatent.train.run import train
-from plugins_for_tests import grid
+from plugins_for_tests import grid, grid_codec
 from plugins_for_tests.stops import StopsAt
 
 PROCESSES = 2
-_CLEAN = grid.Captions.sample
+_CLEAN, _GRID = grid.Captions.sample, grid_codec.GridCodec
+
+
+class StillGrid(grid_codec.GridCodec):
+    """The same codec, which nothing trains."""
+
+    losses = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +48,7 @@ class Asked:
     resume     whether it goes on
     stop       (rank, stage, step) after which that rank alone gets SIGTERM
     poison     the sample whose picture is no number to the second rank
+    frozen     whether pictures have a codec that cannot be trained
     version    of the plugin, at each rank
     at         the folder that each rank is started in
     """
@@ -52,6 +59,7 @@ class Asked:
     resume: bool = False
     stop: tuple[int, str, int] | None = None
     poison: int | None = None
+    frozen: bool = False
     version: tuple[str, str] = ("1", "1")
     at: tuple[str, str] = (".", ".")
 
@@ -90,7 +98,7 @@ def both(asked: Sequence[Asked], folder: Path) -> list[Ended]:
         for rank in range(PROCESSES)
     ]
     try:
-        said = [process.communicate(timeout=600)[0] for process in each]
+        said = [process.communicate(timeout=900)[0] for process in each]
     finally:
         for process in each:
             process.kill()
@@ -131,6 +139,7 @@ def _run(config: Path, rank: int, asked: Asked) -> str:
     text = Candidate(name="text", distribution="colatent", version="0", target="colatent_text.plugin")
     pictures = Candidate(name="grid", distribution="grids", version=asked.version[rank], target=grid.HERE)
     grid.Captions.sample = _poisoned(asked.poison if rank else None)  # type: ignore[method-assign]
+    grid_codec.GridCodec = StillGrid if asked.frozen else _GRID  # type: ignore[misc]
     reporter = Reporter(quiet=True)
     if asked.stop and asked.stop[0] == rank:
         reporter = StopsAt(asked.stop[1], asked.stop[2], signal.SIGTERM)

@@ -13,9 +13,10 @@ import torch
 from colatent.evaluate.run_facts import run_facts
 from colatent.generate.model import load
 from colatent.train.interrupts import Interrupted
+from plugins_for_tests import grid_codec
 from plugins_for_tests.cached_runs import made
 from plugins_for_tests.grid import CONFIG, plugins_with_grid
-from plugins_for_tests.ranks import Asked, Ended, both
+from plugins_for_tests.ranks import Asked, Ended, StillGrid, both
 from plugins_for_tests.runs import assert_same_checkpoint, changed, last, metrics, run
 from plugins_for_tests.stops import StopsAt
 
@@ -50,9 +51,9 @@ def over(folder: Path, name: str = "prior", tree: dict[str, Any] = TREE, **stage
     return changed({**tree, "stages": {name: {**tree["stages"]["prior"], **stage}}}, **weights)
 
 
-def by_turns(folder: Path) -> dict[str, Any]:
+def by_turns(folder: Path, *, reference: float = 0.05, **stage: Any) -> dict[str, Any]:
     """Stage joint, in which a part stands still while the other moves."""
-    return {**over(folder, "joint"), "joint": {"regime": "interval", "interval": 3, "reference": 0.05}}
+    return {**over(folder, "joint", **stage), "joint": {"regime": "interval", "interval": 3, "reference": reference}}
 
 
 CUT = 7
@@ -87,6 +88,7 @@ def ended(folder: Path, alone: Path) -> dict[str, Ended]:
     whole, stop, shared = folder / "whole", (1, "prior", CUT), changed(TREE, stages__prior__parallel="fsdp")
     for at, draws in (("here", EPOCHS), ("there", 1)):
         made(over(alone), folder / at / "cache", draws=draws, plugins=plugins_with_grid())
+    shared_by_turns = by_turns(whole, reference=0.0, **SHARDED)
     here, there = str(folder / "here"), str(folder / "there")
     cached = changed(over(alone), data__cache="cache")
     asked = {
@@ -102,6 +104,9 @@ def ended(folder: Path, alone: Path) -> dict[str, Ended]:
         "sharded again": Asked(tree=over(whole, **SHARDED), out=folder / "shards again", resume=True),
         "sharded no more": Asked(tree=over(whole, accumulate=2), out=folder / "shards", resume=True),
         "by turns": Asked(tree=by_turns(whole), out=folder / "by turns"),
+        "shared by turns": Asked(tree=shared_by_turns, out=folder / "shared by turns", frozen=True),
+        "shared and stopped": Asked(tree=shared_by_turns, out=folder / "turn", frozen=True, stop=(0, "joint", CUT)),
+        "shared again": Asked(tree=shared_by_turns, out=folder / "turn", frozen=True, resume=True),
         "centred": Asked(tree=CENTRED, out=folder / "centred"),
         "centred again": Asked(tree=over(folder / "centred", tree=CENTRED), out=folder / "centred again"),
         "read ahead": Asked(tree=changed(over(whole), data__workers=1), out=folder / "read ahead"),
@@ -170,6 +175,22 @@ def test_so_do_two_whose_parts_move_by_turns(folder: Path, ended: dict[str, Ende
     assert_close(one, folder / "by turns", "joint")
 
 
+def test_so_do_two_that_hold_shares_of_the_prior_that_codecs_move_with(
+    folder: Path, ended: dict[str, Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One codec moves and one cannot: of a standing prior, a process needs gradients that has nothing to give them."""
+    assert ended["shared by turns"].ends == ["", ""]
+    monkeypatch.setattr(grid_codec, "GridCodec", StillGrid)
+    tree = by_turns(folder / "whole", reference=0.0, accumulate=2)
+    one = run(tree, folder / "shared by turn", plugins=plugins_with_grid())
+    assert_close(one, folder / "shared by turns", "joint")
+
+
+def test_those_go_on_too_from_what_they_saved(folder: Path, ended: dict[str, Ended]) -> None:
+    assert (ended["shared and stopped"].ends, ended["shared again"].ends) == (["75", "75"], ["", ""])
+    assert_same_checkpoint(last(folder / "shared by turns", "joint"), last(folder / "turn", "joint"))
+
+
 def test_so_do_two_whose_samples_are_read_ahead(folder: Path, ended: dict[str, Ended]) -> None:
     assert ended["read ahead"].ends == ["", ""]
     assert_same_checkpoint(last(folder / "whole", "prior"), last(folder / "read ahead", "prior"))
@@ -189,7 +210,7 @@ def test_two_share_the_running_statistics_that_are_saved(folder: Path, ended: di
 
 def test_a_signal_to_one_stops_both_at_one_step(ended: dict[str, Ended]) -> None:
     assert ended["stopped"].ends == ended["sharded and stopped"].ends == ended["stopped again"].ends == ["75", "75"]
-    assert ended["stopped"].said[0].count("stopped by SIGTERM") == 3
+    assert ended["stopped"].said[0].count("stopped by SIGTERM") == 4
     assert "stopped by SIGTERM" not in ended["stopped"].said[1]
 
 

@@ -60,10 +60,7 @@ class Prefetching(Mixture):
             what = "a process that reads data was ended from outside, as it is where memory is short"
             raise UserError(what, where="data.workers", do="give fewer, or 0, and --resume") from error
         self._taken = step.after
-        for source, found in news.items():
-            dataset = self.datasets[source]
-            assert isinstance(dataset, ScoutedDataset)
-            dataset.learn(found)
+        self.learn(news)
         return drawn
 
     def state(self) -> dict[str, Any]:
@@ -119,6 +116,4 @@ def _end_with_parent() -> None:
 
 
 def _read(places: list[Place]) -> tuple[list[Drawn], News]:
-    drawn = [_reader.read(place) for place in places]
-    scouts = {name: one for name, one in _reader.datasets.items() if isinstance(one, ScoutedDataset)}
-    return drawn, {name: news for name, one in scouts.items() if (news := one.news())}
+    return [_reader.read(place) for place in places], _reader.news()

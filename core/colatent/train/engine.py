@@ -8,7 +8,7 @@ Both average over processes; a loss is multiplied by their number first, so that
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from colatent.checkpoint.rows import Rows
 from colatent.train.stage import Part
@@ -115,21 +116,44 @@ class Replicated:
 
 
 class Sharded:
-    """FSDP2. All processes must use the same weights in a pass, since they gather them together."""
+    """FSDP2 for parts that have layers. All processes must use the same weights of those in a pass, since they gather
+    them together. Parts without layers (codecs) are whole in every process; their gradients are added up here, for DDP
+    would have to run the same pass."""
 
     def __init__(self, parts: Mapping[str, Part], *, size: int, device: torch.device) -> None:
         mesh = init_device_mesh(device.type, (size,))
-        for part in parts.values():
-            for layer in part.layers:
-                fully_shard(layer, mesh=mesh)
+        layered = {name: part for name, part in parts.items() if part.layers}
+        for layer in (layer for part in layered.values() for layer in part.layers):
+            fully_shard(layer, mesh=mesh)
         self._size, self._parts = size, parts
-        self._run: Any = fully_shard(Work(parts), mesh=mesh)  # still the module that it was, beside what its type says
+        self._run: Any = fully_shard(
+            Work(layered), mesh=mesh
+        )  # still the module that it was, beside what its type says
+        rest = [part.module for name, part in parts.items() if name not in layered]
+        self._whole = [one for module in rest for one in module.parameters() if one.requires_grad]
 
     def gradients(self, work: Callable[[], Loss], *, last: bool) -> Loss:
         """See `Engine`. Gradients are handed round after every pass, for nobody has room for all of them."""
         loss, parts, units = self._run(work)
         (loss * self._size).backward()
+        if last:
+            self._add_up()
         return loss, parts, units
+
+    def _add_up(self) -> None:
+        """Give the weights that are whole everywhere the gradient of all processes; none where nobody used them."""
+        if not self._whole:
+            return
+        used = torch.tensor([one.grad is not None for one in self._whole], device=self._whole[0].device).int()
+        dist.all_reduce(used)
+        some = [one for one, count in zip(self._whole, used.tolist(), strict=True) if count]
+        if not some:
+            return
+        total = torch.cat([(torch.zeros_like(one) if one.grad is None else one.grad).flatten() for one in some])
+        dist.all_reduce(total)
+        total /= self._size  # each share was multiplied by it
+        for one, grad in zip(some, total.split([one.numel() for one in some]), strict=True):
+            one.grad = grad.view_as(one)
 
     def look(self, work: Callable[[], Any]) -> Any:
         """See `Engine`."""
@@ -152,6 +176,18 @@ def _hand_round_buffers(parts: Mapping[str, Part]) -> None:
 def whole(tensor: Tensor) -> Tensor:
     """The tensor of which each process may have a share. All must ask for it alike."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def clip(parameters: Sequence[Tensor], limit: float) -> float:
+    """Clip the norm of all gradients together, and give what it was. All processes must ask alike."""
+    cut = [one for one in parameters if isinstance(one, DTensor) and one.grad is not None]
+    rest = [one for one in parameters if not isinstance(one, DTensor) and one.grad is not None]
+    kinds = [some for some in (cut, rest) if some]  # torch takes no norm over both at once
+    norms = [whole(get_total_norm([one.grad for one in some if one.grad is not None])) for some in kinds]
+    norm = torch.linalg.vector_norm(torch.stack(norms)) if len(norms) > 1 else norms[0] if norms else torch.zeros(())
+    for some in kinds:
+        clip_grads_with_norm_(some, limit, norm)
+    return float(norm)
 
 
 def is_cut(tensors: Mapping[str, Tensor]) -> bool:

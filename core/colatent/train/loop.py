@@ -9,6 +9,7 @@ one writes what there is to write.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +28,7 @@ from colatent.data.mixture import Drawn, Draws
 from colatent.errors import UserError
 from colatent.train.averages import Averages
 from colatent.train.board import Board
-from colatent.train.engine import build_engine, cut, is_cut, own_rows, whole
+from colatent.train.engine import build_engine, clip, cut, is_cut, own_rows
 from colatent.train.interrupts import Interrupts
 from colatent.train.optimiser import (
     build_optimisers,
@@ -126,7 +127,7 @@ class Trainer:
             optimiser.zero_grad(set_to_none=True)
         passed = self.spread.gradients(drawn, self.step)
         parameters = [parameter for some in self.parameters.values() for parameter in some]
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)))
+        norm = clip(parameters, self.config.clip)
         self._check_finite(passed, norm, drawn)
         for optimiser in self.optimisers.values():
             optimiser.step()
@@ -225,6 +226,14 @@ class Trainer:
             )
         if self.world.leads:
             prune(folder, keep=2)
+        self._count_damage()
+
+    def _count_damage(self) -> None:
+        """Stop all where all together have found too many damaged samples, if none has by itself."""
+        told = self.world.gather(json.dumps(self.mixture.news()))
+        with self.world.together():
+            for news in told if self.world.leads else ():
+                self.mixture.learn(json.loads(news))
 
     def resume(self) -> Checkpoint | None:
         """Take up the newest valid checkpoint of this stage, if there is one."""

@@ -16,6 +16,7 @@ from colatent.plugins import PluginSet
 from colatent.plugins.contract import Encoded
 from colatent.train.encoding import Share, encode
 from colatent.train.interrupts import Interrupted
+from colatent.train.spread import in_passes
 from plugins_for_tests import grid, grid_codec
 from plugins_for_tests.cached_runs import FixedCaptions, drawn, every_draw, made, opened, pictures, settings, words
 from plugins_for_tests.grid import plugins_with_grid
@@ -66,6 +67,26 @@ def test_it_is_with_several_streams_and_sources(mixed: Tree, plugins: PluginSet,
     cache = made(tree, tmp_path / "cache", draws=4, plugins=plugins)
     fly = run(tree, tmp_path / "fly", plugins=plugins)
     assert_same_run(fly, run(cached(tree, cache), tmp_path / "cached", plugins=plugins), stages=("prior",))
+
+
+def test_a_step_is_encoded_in_the_passes_of_training(
+    mixed: Tree, plugins: PluginSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode_grid, sizes = grid_codec.GridCodec.encode, list[int]()
+
+    def counted(self: Any, items: Any, **more: Any) -> list[Encoded]:
+        sizes.append(len(items))
+        return encode_grid(self, items, **more)
+
+    monkeypatch.setattr(grid_codec.GridCodec, "encode", counted)
+    made(
+        changed(mixed, stages__prior__accumulate=2),
+        tmp_path / "cache",
+        "stages.prior.batch=5",
+        draws=1,
+        plugins=plugins,
+    )
+    assert [size for size in sizes if size > 1] == [len(some) for some in in_passes(range(5), 2)] * 4
 
 
 def test_it_is_close_where_a_step_mixes_sources(mixed: Tree, plugins: PluginSet, tmp_path: Path) -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import closing
@@ -142,6 +146,31 @@ def test_a_worker_that_dies_between_two_steps_is_one_line() -> None:
             process.join()
         with pytest.raises(UserError, match=line):
             steps(mixed, AHEAD + 1, batch=4)  # more than can have been read before it died
+
+
+def stopped_as_by_a_launcher() -> None:
+    """Take on after SIGTERM has come to all of this process's group."""
+    signal.signal(signal.SIGTERM, lambda number, frame: print(signal.Signals(number).name))
+    with closing(Prefetching(SOURCES, seed=5, workers=1)) as mixed:
+        taken = [mixed.take(12)]
+        os.killpg(os.getpgrp(), signal.SIGTERM)
+        time.sleep(1.0)
+        taken += steps(mixed, AHEAD + 1)
+    print(taken == steps(mixture(), AHEAD + 2))
+
+
+def test_a_signal_to_a_run_and_all_its_processes_leaves_it_its_samples() -> None:
+    roots = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-c", "from data.test_ranks import *; stopped_as_by_a_launcher()"]
+    ended = subprocess.run(
+        command,
+        env={**os.environ, "PYTHONPATH": roots},
+        start_new_session=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (ended.stdout.split(), ended.stderr) == (["SIGTERM", "True"], "")
 
 
 def test_workers_count_damage_as_the_run_itself_does(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from colatent.cli.main import main
-from plugins_for_tests.runs import TEXT, assert_same_run, changed, run
+from plugins_for_tests.ranks import torchrun
+from plugins_for_tests.runs import TEXT, assert_same_run, changed, last, metrics, run
 from plugins_for_tests.stops import PowerCutError, StopsAt
 
 STAGES = {"codec": {"steps": 5, "batch": 4, "save_every": 2}, "prior": {"steps": 5, "batch": 4, "save_every": 2}}
@@ -55,6 +56,29 @@ def test_a_finished_run_is_scored_on_what_its_shards_hold_out(
     folder = run(tree_of(shards), tmp_path / "run")
     assert main(["eval", "likelihood", str(folder), "--samples", "1", "--steps", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)
+
+
+def test_damage_beyond_the_budget_of_two_processes_together_ends_both(shards: Path, tmp_path: Path) -> None:
+    """Each finds about half of it, which alone would be allowed."""
+    broken = Path(shutil.copytree(shards, tmp_path / "broken"))
+    archive = next(broken.glob("*.tar"))
+    lines = re.sub(rb"(line \d?[05] of sixty, which is) long", rb"\1 LONG", archive.read_bytes())
+    archive.write_bytes(lines)
+    codec = run(
+        changed(tree_of(shards), stages={"codec": STAGES["codec"]}), tmp_path / "codec"
+    )  # reads all of its data
+    prior = {**STAGES["prior"], "steps": 20, "save_every": 15, "log_every": 1}
+    tree = changed(tree_of(broken), device="cpu", stages={"prior": prior}, streams__text__weights=str(codec))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(changed(tree, data__sources__lines__config__damaged=0.15)))
+    process = torchrun("train", str(tmp_path / "run.yaml"), f"out={tmp_path / 'run'}", "--quiet")
+    try:
+        out, _ = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    counts = re.findall(r"colatent: .*broken: (\d+) of 60 samples are damaged, more than damaged=0\.15 allows", out)
+    assert len(counts) == 2, out
+    assert counts[0] == counts[1]
+    assert last(tmp_path / "run", "prior").step == metrics(tmp_path / "run")[-1]["step"] == 15
 
 
 def test_damage_beyond_the_budget_ends_a_run_in_one_line(

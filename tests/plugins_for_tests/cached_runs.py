@@ -58,6 +58,7 @@ def settings(tree: dict[str, Any], folder: Path, *overrides: str) -> RunConfig:
 
 def made(tree: dict[str, Any], cache: Path, *overrides: str, **how: Any) -> Path:
     """A cache of a tree's sources."""
+    cache.parent.mkdir(exist_ok=True)
     assert encode(settings(tree, cache.parent, *overrides), cache, **how) is not None
     return cache
 

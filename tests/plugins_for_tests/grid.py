@@ -35,6 +35,8 @@ class GridConfig(Settings):
     """Pixels along a patch's side."""
     channels: PositiveInt = 3
     """Width of a latent, one per patch."""
+    centred: bool = False
+    """Whether the encoder takes the running mean of all patches off them, which training moves."""
 
     def latent_spec(self) -> LatentSpec:
         """A block is a whole picture."""

@@ -25,6 +25,7 @@ class GridCodec(nn.Module):
 
     shift_C: Tensor
     scale_C: Tensor
+    mean_P: Tensor
 
     def __init__(self, config: GridConfig) -> None:
         super().__init__()
@@ -33,6 +34,8 @@ class GridCodec(nn.Module):
         self.decoder = nn.Linear(config.channels, config.patch**2)
         self.register_buffer("shift_C", torch.zeros(config.channels))
         self.register_buffer("scale_C", torch.ones(config.channels))
+        if config.centred:
+            self.register_buffer("mean_P", torch.zeros(config.patch**2))
 
     def latent_spec(self) -> LatentSpec:
         return self.config.latent_spec()
@@ -66,6 +69,8 @@ class GridCodec(nn.Module):
     def losses(
         self, items: Sequence[np.ndarray], latents: Sequence[Latents], *, generator: torch.Generator
     ) -> dict[str, Tensor]:
+        if self.config.centred and self.training:
+            self.mean_P.lerp_(torch.cat([self._patches(item) for item in items]).mean(0), 0.1)
         pairs = zip(items, latents, strict=True)
         errors = [(self._pixels(record) - self._patches(item)).square().flatten() for item, record in pairs]
         return {"reconstruction": torch.cat(errors).mean()}
@@ -112,7 +117,8 @@ class GridCodec(nn.Module):
         return Shown(media="image/svg+xml", data=svg.encode())
 
     def _encode_one(self, item: np.ndarray) -> Encoded:
-        mean_LC, logvar_LC = self.encoder(self._patches(item)).chunk(2, dim=-1)
+        patches_LP = self._patches(item) - self.mean_P if self.config.centred else self._patches(item)
+        mean_LC, logvar_LC = self.encoder(patches_LP).chunk(2, dim=-1)
         height, width = (side // self.config.patch for side in item.shape)
         return Encoded(
             mean_LC=(mean_LC - self.shift_C) * self.scale_C,

@@ -26,11 +26,17 @@ from colatent.plugins import Candidate, load_plugins
 from colatent.train.interrupts import Interrupted
 from colatent.train.progress import Reporter
 from colatent.train.run import train
-from plugins_for_tests import grid
+from plugins_for_tests import grid, grid_codec
 from plugins_for_tests.stops import StopsAt
 
 PROCESSES = 2
-_CLEAN = grid.Captions.sample
+_CLEAN, _GRID = grid.Captions.sample, grid_codec.GridCodec
+
+
+class StillGrid(grid_codec.GridCodec):
+    """The same codec, which nothing trains."""
+
+    losses = None  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +48,9 @@ class Asked:
     resume     whether it goes on
     stop       (rank, stage, step) after which that rank alone gets SIGTERM
     poison     the sample whose picture is no number to the second rank
+    frozen     whether pictures have a codec that cannot be trained
     version    of the plugin, at each rank
+    at         the folder that each rank is started in
     """
 
     tree: Mapping[str, Any]
@@ -51,7 +59,9 @@ class Asked:
     resume: bool = False
     stop: tuple[int, str, int] | None = None
     poison: int | None = None
+    frozen: bool = False
     version: tuple[str, str] = ("1", "1")
+    at: tuple[str, str] = (".", ".")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +76,8 @@ def both(asked: Sequence[Asked], folder: Path) -> list[Ended]:
     """Run these one after the other, each on both ranks."""
     for number, one in enumerate(asked):
         (folder / f"{number}.yaml").write_text(yaml.safe_dump(dict(one.tree), sort_keys=False))
-    rest = [{**{k: v for k, v in vars(one).items() if k != "tree"}, "out": str(one.out)} for one in asked]
+    plain = [{key: value for key, value in vars(one).items() if key != "tree"} for one in asked]
+    rest = [{**one, "out": str(one["out"]), "at": [str(Path(at).absolute()) for at in one["at"]]} for one in plain]
     (folder / "asked.json").write_text(json.dumps(rest))
     roots = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     places = {
@@ -87,13 +98,24 @@ def both(asked: Sequence[Asked], folder: Path) -> list[Ended]:
         for rank in range(PROCESSES)
     ]
     try:
-        said = [process.communicate(timeout=600)[0] for process in each]
+        said = [process.communicate(timeout=900)[0] for process in each]
     finally:
         for process in each:
             process.kill()
     assert [process.returncode for process in each] == [0] * PROCESSES, "\n".join(said)
     ends = [json.loads((folder / f"ended-{rank}.json").read_text()) for rank in range(PROCESSES)]
     return [Ended(ends=list(some), said=said) for some in zip(*ends, strict=True)]
+
+
+def torchrun(*command: str) -> subprocess.Popen[str]:
+    """`colatent` with these arguments in two processes, by torch's launcher; what they print comes in one piece."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", f"--master-port={free_ports(1)[0]}"]
+    return subprocess.Popen(
+        [*launcher, f"--nproc-per-node={PROCESSES}", "-m", "colatent", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def free_ports(count: int) -> list[int]:
@@ -117,9 +139,11 @@ def _run(config: Path, rank: int, asked: Asked) -> str:
     text = Candidate(name="text", distribution="colatent", version="0", target="colatent_text.plugin")
     pictures = Candidate(name="grid", distribution="grids", version=asked.version[rank], target=grid.HERE)
     grid.Captions.sample = _poisoned(asked.poison if rank else None)  # type: ignore[method-assign]
+    grid_codec.GridCodec = StillGrid if asked.frozen else _GRID  # type: ignore[misc]
     reporter = Reporter(quiet=True)
     if asked.stop and asked.stop[0] == rank:
         reporter = StopsAt(asked.stop[1], asked.stop[2], signal.SIGTERM)
+    os.chdir(asked.at[rank])
     loaded = load(config, [f"out={asked.out}", *asked.more[rank]])
     try:
         train(loaded, resume=asked.resume, plugins=load_plugins([text, pictures]), reporter=reporter)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from colatent.data.mixture import Drawn
+from colatent.train.codec_stage import latents_of
 from colatent.train.joint_stage import JointStage
 from colatent.train.sequences import encode_streams, join_sequences
 from plugins_for_tests import grid_codec
@@ -73,7 +74,7 @@ def test_detached_codecs_learn_by_their_own_losses_as_if_there_were_no_flow(tmp_
         own = {name: one.grad for name, one in as_module(codec)}
         names = dict(as_module(codec))
         encoded = encode(stage)[stream]
-        loss, _ = stage._codec_loss(encoded, 0)
+        loss, _ = stage._codec_loss(encoded, 0, {stream: 1.0, latents_of(stream): 1.0})
         alone = torch.autograd.grad(loss, list(names.values()), allow_unused=True)
         for (name, _), gradient in zip(names.items(), alone, strict=True):
             if gradient is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,16 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from colatent.data.mixture import Drawn
 from colatent.errors import UserError
+from colatent.train.codec_stage import CodecStage
 from colatent.train.engine import Alone
 from colatent.train.joint_stage import JointStage
 from colatent.train.prior_stage import PriorStage
 from colatent.train.spread import Passed, Spread
 from colatent.train.stage import Stage
 from colatent.train.world import World
-from plugins_for_tests.grid import CONFIG, plugins_with_grid
+from plugins_for_tests.grid import CONFIG, picture, plugins_with_grid
 from plugins_for_tests.joint_runs import stage_of, tree_of
 from plugins_for_tests.runs import TEXT, changed, last, loss_of, metrics, run
 
@@ -47,6 +50,32 @@ def test_of_the_flow_loss(joint: JointStage, passes: int) -> None:
     assert cut.keys() == whole.keys()
     for name, gradient in whole.items():
         torch.testing.assert_close(cut[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+def some(count: int) -> list[Drawn]:
+    """Samples whose captions end in the middle of a latent, or do not."""
+    samples = [{"text": "abcdefg"[: number % 7], "grid": picture("up", 1, 1 + number % 3)} for number in range(count)]
+    return [Drawn(source="paint", key=f"paint/{n}", epoch=0, sample=sample) for n, sample in enumerate(samples)]
+
+
+@pytest.mark.parametrize("stage", ["codec", "joint"])
+def test_of_what_is_a_mean_over_latents(stage: str, tmp_path: Path) -> None:
+    """Latents hold two tokens or one, so that passes with as many tokens differ in latents."""
+    text = {"tokens_per_latent": 2, "mask_weight": 0.0, **CONFIG["streams"]["text"]["config"]}
+    joint = stage_of(
+        tree_of("joint", joint={"regime": "joint", "reference": 1.0}, streams__text__config=text), tmp_path
+    )
+    made: Stage = joint
+    names = ["text/log_q", "grid/log_q", "text/reference", "grid/reference"]
+    with torch.no_grad():
+        for parameter in joint.codecs.parameters():  # away from what they are held to
+            parameter += 0.1
+    if stage == "codec":
+        joint.run.facts = {name: replace(facts, trained=False) for name, facts in joint.run.facts.items()}
+        made, names = CodecStage(joint.run, joint.run.config.stages["codec"]), ["text/kl", "grid/kl"]
+    one, two = (loss_of(made, some(7), 0, passes=passes)[1] for passes in (1, 2))
+    for name in names:
+        assert two[name] == pytest.approx(one[name], rel=1e-5), name
 
 
 def test_means_of_passes_would_be_another_loss(joint: JointStage) -> None:

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from colatent.errors import UserError
 from colatent.train.spread import check_shares
 from colatent.train.world import World, join
 from plugins_for_tests.grid import CONFIG
-from plugins_for_tests.ranks import free_ports
-from plugins_for_tests.runs import TEXT, changed
+from plugins_for_tests.ranks import torchrun
+from plugins_for_tests.runs import TEXT, changed, last, metrics
 
 BATCH = changed(CONFIG, stages__codec__batch=5, stages__prior__batch=5)
 
@@ -28,16 +27,7 @@ BATCH = changed(CONFIG, stages__codec__batch=5, stages__prior__batch=5)
 def test_a_process_that_is_killed_ends_the_others(tmp_path: Path) -> None:
     endless = changed(TEXT, device="cpu", stages__codec__steps=1_000_000)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(endless))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", f"--master-port={free_ports(1)[0]}"]
-    command = [
-        "--nproc-per-node=2",
-        "-m",
-        "colatent",
-        "train",
-        str(tmp_path / "config.yaml"),
-        f"out={tmp_path / 'run'}",
-    ]
-    process = subprocess.Popen([*torchrun, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = torchrun("train", str(tmp_path / "config.yaml"), f"out={tmp_path / 'run'}")
     try:
         _await_steps(tmp_path / "run", process)
         os.kill(_process_of(rank=1, parent=process.pid), signal.SIGKILL)
@@ -47,6 +37,20 @@ def test_a_process_that_is_killed_ends_the_others(tmp_path: Path) -> None:
     assert process.returncode not in (0, 75)
     assert "colatent: torchrun: process 0 lost another one: " in out
     assert "Signal 9 (SIGKILL)" in out
+
+
+def test_a_signal_to_the_launcher_saves_though_it_reaches_what_reads_ahead(tmp_path: Path) -> None:
+    endless = changed(TEXT, device="cpu", data__workers=1, stages__codec__steps=1_000_000)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(endless))
+    process = torchrun("train", str(tmp_path / "config.yaml"), f"out={tmp_path / 'run'}")
+    try:
+        _await_steps(tmp_path / "run", process)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert out.count("stopped by SIGTERM; saved in") == 1, out
+    assert last(tmp_path / "run", "codec").step == metrics(tmp_path / "run")[-1]["step"]
 
 
 def _await_steps(folder: Path, process: subprocess.Popen[str]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from colatent.checkpoint.manifest import DAMAGED, MANIFEST, Manifest, check_file, parse_manifest
+from colatent.checkpoint.rows import Rows, file_name, files_by_group
 from colatent.checkpoint.tensors import read_safetensors
 from colatent.errors import UserError
 
@@ -35,11 +36,22 @@ class Checkpoint:
 
     def has(self, group: str) -> bool:
         """Whether there is a group of tensors of that name."""
-        return f"{group}.safetensors" in self.manifest.files
+        return group in files_by_group(self.manifest.files)
+
+    def groups(self) -> dict[str, list[Path]]:
+        """The groups of tensors by name, each with its files."""
+        return {
+            name: [self.path / file for file in files] for name, files in files_by_group(self.manifest.files).items()
+        }
 
     def tensors(self, group: str) -> dict[str, Tensor]:
         """The tensors of a group, on the CPU."""
-        return read_safetensors(self._path(f"{group}.safetensors"))
+        paths = self._files(group)
+        return read_safetensors(paths[0]) if len(paths) == 1 else dict(Rows(paths))
+
+    def rows(self, group: str) -> Rows:
+        """The same, of which as many rows are read as are asked for."""
+        return Rows(self._files(group))
 
     def document(self, name: str) -> Any:
         """The JSON document of that name."""
@@ -57,6 +69,10 @@ class Checkpoint:
         """The files below a sub-folder, by their path below it; empty where there are none."""
         start = f"{folder}/"
         return {name[len(start) :]: self.file(name) for name in self.manifest.files if name.startswith(start)}
+
+    def _files(self, group: str) -> list[Path]:
+        names = files_by_group(self.manifest.files).get(group, [file_name(group)])
+        return [self._path(name) for name in names]
 
     def _path(self, name: str) -> Path:
         if name not in self.manifest.files:

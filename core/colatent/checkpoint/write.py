@@ -11,7 +11,8 @@ import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from colatent.checkpoint.folder import newest, valid_checkpoints, why_invalid
 from colatent.checkpoint.manifest import MANIFEST, Manifest, check_name, manifest_bytes
+from colatent.checkpoint.rows import file_name
 from colatent.checkpoint.storage import (
     TEMPORARY,
     FileRecord,
@@ -49,29 +51,67 @@ def write_checkpoint(
     versions: Mapping[str, str],
 ) -> Path:
     """Save a checkpoint and return its folder. When anything fails, all older checkpoints are as they were."""
-    folder = Path(folder)
-    contents = _contents(tensors, documents, files)
+    contents = file_contents(tensors, documents, files)
+    with drafted(Path(folder), step=step) as draft:
+        records = draft.add(contents)
+        return draft.seal(Manifest(step=step, files=records, versions=versions, fingerprint=fingerprint))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """A checkpoint that is being written aside."""
+
+    path: Path
+    target: Path
+
+    def add(self, contents: Mapping[str, Chunks]) -> dict[str, FileRecord]:
+        """Write and sync files, the sub-folders that they lie in, and their names."""
+        records = {}
+        for name, chunks in contents.items():
+            path = self.path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            records[name] = write_chunks(path, chunks)
+        for path in (self.path, *self.path.rglob("*")):
+            if path.is_dir():
+                sync_folder(path)
+        return records
+
+    def seal(self, manifest: Manifest) -> Path:
+        """Make it the checkpoint of its step, all of whose files are on the disk; gives its folder."""
+        write_chunks(self.path / MANIFEST, [manifest_bytes(manifest)])
+        sync_folder(self.path)
+        _move_in(self.path, self.target)
+        return self.target
+
+
+@contextmanager
+def drafted(folder: Path, *, step: int) -> Iterator[Draft]:
+    """A draft of the checkpoint of a step, which is gone at the end unless it was sealed."""
     target = step_folder(folder, step)
-    temporary = temporary_beside(target)
+    draft = Draft(path=temporary_beside(target), target=target)
     try:
-        _make_folder(folder)
-        records = _write_files(temporary, contents)
-        manifest = Manifest(step=step, files=records, versions=versions, fingerprint=fingerprint)
-        write_chunks(temporary / MANIFEST, [manifest_bytes(manifest)])
-        sync_folder(temporary)
-        _move_in(temporary, target)
+        with saving(folder):
+            _make_folder(folder)
+            os.mkdir(draft.path)
+            yield draft
+    finally:
+        shutil.rmtree(draft.path, ignore_errors=True)
+
+
+@contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """What the disk refuses here is said in one line, with the checkpoint to go on from."""
+    try:
+        yield
     except OSError as error:
         raise _cannot_save(folder, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
 
 
-def _contents(
+def file_contents(
     tensors: Mapping[str, Mapping[str, Tensor]], documents: Mapping[str, Any], files: Mapping[str, bytes]
 ) -> dict[str, Chunks]:
     """File name -> its bytes, produced when they are written."""
-    named: list[tuple[str, Chunks]] = [(f"{name}.safetensors", safetensors_chunks(tensors[name])) for name in tensors]
+    named: list[tuple[str, Chunks]] = [(file_name(name), safetensors_chunks(tensors[name])) for name in tensors]
     named += [(f"{name}.json", iter([json.dumps(value).encode("utf-8")])) for name, value in documents.items()]
     named += [(name, iter([data])) for name, data in files.items()]
     contents = {check_name(name): chunks for name, chunks in named}
@@ -84,20 +124,6 @@ def _make_folder(folder: Path) -> None:
     if not folder.is_dir():
         folder.mkdir(parents=True)
         sync_folder(folder.parent)
-
-
-def _write_files(folder: Path, contents: Mapping[str, Chunks]) -> dict[str, FileRecord]:
-    """Write and sync all files and the sub-folders that they lie in."""
-    os.mkdir(folder)
-    records = {}
-    for name, chunks in contents.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        records[name] = write_chunks(path, chunks)
-    for path in folder.rglob("*"):
-        if path.is_dir():
-            sync_folder(path)
-    return records
 
 
 def _move_in(temporary: Path, target: Path) -> None:

@@ -29,7 +29,7 @@ STAGES_WITH = {
     "kl": ("codec",),
     "losses": ("codec", "joint"),
     "optimiser": ("prior", "joint"),
-    "parallel": ("prior",),
+    "parallel": ("prior", "joint"),
     "recompute": ("prior", "joint"),
     "sample_every": ("prior", "joint"),
 }

@@ -160,8 +160,8 @@ class StageConfig(Settings):
     accumulate: PositiveInt = 1
     """Passes in which the batch is computed. More need less memory, and give the same gradient of the flow loss."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """What each of several processes holds: all weights (ddp), or a share of them, of their gradients, moments and
-    averages (fsdp)."""
+    """What each of several processes holds: all weights (ddp), or a share of the prior's, of their gradients, moments
+    and averages (fsdp)."""
     draw: Literal["sample", "step"] = "sample"
     """Whether each sample is drawn from the sources by their weights, or each step: then all its samples are of one
     source, and equally laid out."""

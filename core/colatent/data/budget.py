@@ -70,6 +70,14 @@ class Budgeted:
         self._read.clear()
         self._mixture.load_state(state)
 
+    def news(self) -> dict[str, list[Any]]:
+        """See `Mixture.news`."""
+        return self._mixture.news()
+
+    def learn(self, news: Mapping[str, list[Any]]) -> None:
+        """See `Mixture.learn`."""
+        self._mixture.learn(news)
+
     def close(self) -> None:
         """See `Mixture.close`."""
         self._mixture.close()

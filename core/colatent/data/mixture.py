@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from colatent.data.dataset import Dataset, Sample
+from colatent.data.dataset import Dataset, Sample, ScoutedDataset
 from colatent.errors import UserError
 from colatent.latents.draws import generator
 
@@ -57,6 +57,14 @@ class Draws(Protocol):
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from a position that `state` gave."""
+        ...
+
+    def news(self) -> dict[str, list[Any]]:
+        """What is known to be damaged, by source, JSON-able."""
+        ...
+
+    def learn(self, news: Mapping[str, list[Any]]) -> None:
+        """Count what another process found damaged, as if it had been found here. Raises `UserError` at too much."""
         ...
 
     def close(self) -> None:
@@ -106,6 +114,17 @@ class Mixture:
         """The sample at a place."""
         rng = generator(self._seed, "sample", place.source, place.epoch, place.index)
         return sample_of(self.datasets[place.source], place.source, place.index, rng, epoch=place.epoch)
+
+    def news(self) -> dict[str, list[Any]]:
+        """See `Draws.news`."""
+        return {name: one.news() for name, one in self.datasets.items() if isinstance(one, ScoutedDataset)}
+
+    def learn(self, news: Mapping[str, list[Any]]) -> None:
+        """See `Draws.learn`."""
+        for name, found in news.items():
+            dataset = self.datasets[name]
+            assert isinstance(dataset, ScoutedDataset)
+            dataset.learn(found)
 
     def close(self) -> None:
         """Let go of what reads ahead; here nothing does."""

@@ -60,10 +60,7 @@ class Prefetching(Mixture):
             what = "a process that reads data was ended from outside, as it is where memory is short"
             raise UserError(what, where="data.workers", do="give fewer, or 0, and --resume") from error
         self._taken = step.after
-        for source, found in news.items():
-            dataset = self.datasets[source]
-            assert isinstance(dataset, ScoutedDataset)
-            dataset.learn(found)
+        self.learn(news)
         return drawn
 
     def state(self) -> dict[str, Any]:
@@ -103,6 +100,7 @@ def _start(reader: Mixture) -> None:
     """Make this a process that reads, and that ends with the one that asked for it, however that ends."""
     global _reader
     _reader = reader
+    os.setpgid(0, 0)  # torchrun sends SIGTERM to a run's whole group, and the run still needs samples when it stops
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to answer, which then ends this one
     for dataset in reader.datasets.values():
         if isinstance(dataset, ScoutedDataset):
@@ -118,6 +116,4 @@ def _end_with_parent() -> None:
 
 
 def _read(places: list[Place]) -> tuple[list[Drawn], News]:
-    drawn = [_reader.read(place) for place in places]
-    scouts = {name: one for name, one in _reader.datasets.items() if isinstance(one, ScoutedDataset)}
-    return drawn, {name: news for name, one in scouts.items() if (news := one.news())}
+    return [_reader.read(place) for place in places], _reader.news()

@@ -116,7 +116,7 @@ class Shards:
     def learn(self, news: Sequence[Found]) -> None:
         """See `ScoutedDataset.learn`."""
         for places, reason in news:
-            self._damage.note(places, reason)
+            self._damage.note([(shard, row) for shard, row in places], reason)
 
     def sample(self, index: int, rng: np.random.Generator) -> Sample:
         """Sample `index`, or where it is damaged the next one that is not."""

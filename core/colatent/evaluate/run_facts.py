@@ -6,7 +6,8 @@ Each fact is read by itself, so that a run that died, or was written by another 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,20 +135,17 @@ def _stage(stage: str, history: History, checkpoints: Scan, found: Mapping[str, 
 
 def _parameters(checkpoint: Checkpoint) -> dict[str, int]:
     """Numbers in each group of weights, from the headers of its files."""
-    groups = [name.removesuffix(".safetensors") for name in checkpoint.manifest.files if name.endswith(".safetensors")]
+    groups = checkpoint.groups()
     weights = [name for name in groups if name == "prior" or (name.startswith("codec.") and name != "codec.ema")]
-    return {name: count for name in weights if (count := _count(checkpoint.path / f"{name}.safetensors")) is not None}
+    return {name: count for name in weights if (count := _count(groups[name])) is not None}
 
 
-def _count(path: Path) -> int | None:
+def _count(paths: Sequence[Path]) -> int | None:
     total = 0
     try:
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
-                size = 1
-                for axis in file.get_slice(name).get_shape():
-                    size *= axis
-                total += size
+        for path in paths:
+            with safe_open(path, framework="numpy") as file:
+                total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     except (OSError, SafetensorError):
         return None
     return total

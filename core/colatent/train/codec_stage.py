@@ -65,16 +65,15 @@ class CodecStage:
         """The samples of every stream that has some in this batch."""
         found = {name: self.run.having(drawn, name) for name in self.trained}
         batch = {name: held for name, held in found.items() if held}
-        return Prepared(
-            batch=batch,
-            counts={name: torch.ones(()) if alone else self._units(held, name) for name, held in batch.items()},
-        )
+        counts = [self._counts(held, name, alone=alone) for name, held in batch.items()]
+        return Prepared(batch=batch, counts={name: count for some in counts for name, count in some.items()})
 
     @torch.no_grad()
-    def _units(self, held: Sequence[Drawn], stream: str) -> Tensor:
-        """Data units of the items of a stream. Only encoding them tells."""
-        records = self.trained[stream].codec.encode(self.run.items(held, stream))
-        return torch.tensor(sum(float(record.units_L.sum()) for record in records))
+    def _counts(self, held: Sequence[Drawn], stream: str, *, alone: bool) -> dict[str, Tensor]:
+        """Data units of the items of a stream, and latents. Only encoding them tells."""
+        if alone:
+            return {stream: torch.ones(()), latents_of(stream): torch.ones(())}
+        return unit_counts(stream, self.trained[stream].codec.encode(self.run.items(held, stream)))
 
     def encodes(self, step: int) -> bool:
         """No: they are run where the loss is."""
@@ -86,7 +85,7 @@ class CodecStage:
         total, parts, units = torch.zeros((), device=self.run.device, requires_grad=True), {}, 0
         for name, held in prepared.batch.items():
             stream, items = self.trained[name], self.run.items(held, name)
-            share = float(prepared.counts[name] / counts[name])
+            share, kl_share = (float(prepared.counts[key] / counts[key]) for key in (name, latents_of(name)))
             names = (self.run.config.seed, "codec", name, step, held[0].key)  # of this pass
             noise = [(*names[:3], one.epoch, one.key) for one in held]
             records = stream.codec.encode(items, generator=torch_generator(*names, "encode"))
@@ -98,8 +97,8 @@ class CodecStage:
                 parts[f"{name}/{key}"] = share * value
             if records[0].logvar_LC is not None:
                 kl = posterior_kl(records)
-                total = total + share * self.config.kl * kl
-                parts[f"{name}/kl"] = share * kl
+                total = total + kl_share * self.config.kl * kl
+                parts[f"{name}/kl"] = kl_share * kl
             units += sum(int(record.units_L.sum()) for record in records)
         return total, {key: float(value.detach()) for key, value in parts.items()}, units
 
@@ -144,6 +143,17 @@ class CodecStage:
 
     def go_on(self, checkpoint: Checkpoint) -> None:
         """There is nothing beside weights."""
+
+
+def unit_counts(stream: str, records: Sequence[Encoded]) -> dict[str, Tensor]:
+    """What a codec's own losses are weighted by, data units, and what means over latents are, those that hold any."""
+    held_N = torch.cat([record.units_L for record in records])
+    return {stream: held_N.sum().float(), latents_of(stream): (held_N > 0).sum().float()}
+
+
+def latents_of(stream: str) -> str:
+    """The name of the count of a stream's latents."""
+    return f"{stream}/latents"
 
 
 class LossWeights:

@@ -9,6 +9,7 @@ command, and processes that share a folder need not speak to each other.
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -30,9 +31,11 @@ from colatent.errors import UserError
 from colatent.plugins.pluginset import PluginSet, load_plugins
 from colatent.train.cached import epochs_of, plan_of, varied_sources
 from colatent.train.codecs import build_codecs, check_items
+from colatent.train.device import own_device
 from colatent.train.interrupts import Interrupts
 from colatent.train.prepare import Run, prepare
 from colatent.train.prior_stage import check_codecs_trained
+from colatent.train.spread import in_passes
 
 Progress = Callable[[int, int], None]
 """Hears how many of its draws a process has encoded or found encoded, and how many there are."""
@@ -71,6 +74,9 @@ def encode(
     draws        of each sample of sources that draw anew in every epoch; refused where there are such and it is None
     shard_bytes  a shard is closed when it has as many
     """
+    share = share or Share()
+    if share.world > 1 and "LOCAL_RANK" in os.environ:  # a launcher's: each process of a machine has its own device
+        own_device(config.device)
     run = _ready(config, plugins or load_plugins())
     plan = plan_of(run, _draws(run, draws))
     index = begin(out, plan)
@@ -78,7 +84,7 @@ def encode(
         return index
     writer = CacheWriter(out, plan, shard_bytes=shard_bytes)
     with Interrupts() as interrupts:
-        for done, total in _encode_steps(run, plan, writer, list(steps_of(plan, share or Share()))):
+        for done, total in _encode_steps(run, plan, writer, list(steps_of(plan, share))):
             if progress is not None:
                 progress(done, total)
             if done < total and interrupts.due():
@@ -122,14 +128,14 @@ class _Encoder:
         epoch follows."""
         source, mixture = self._plan.sources[step.source], self._mixtures[step.source]
         mixture.load_state({"drawn": {step.source: step.start}})
-        drawn, size = mixture.take(source.batch), math.ceil(source.batch / self._plan.accumulate)
+        drawn, count, found = mixture.take(source.batch), step.stop - step.start, list[CachedSample]()
         if self._datasets[step.source].varied and not source.varied:
             what = "some of its samples are drawn anew in every epoch, and those looked at first are not"
             do = "use the generator for every sample or for none, or train without a cache"
             raise UserError(what, where=f"data.sources.{step.source}", do=do)
-        passes = range(0, step.stop - step.start, size)
-        found = [sample for start in passes for sample in self._encode_pass(drawn[start : start + size])]
-        return found[: step.stop - step.start]
+        for some in in_passes(drawn, self._plan.accumulate):
+            found += self._encode_pass(some) if len(found) < count else ()
+        return found[:count]
 
     @torch.no_grad()
     def _encode_pass(self, drawn: Sequence[Drawn]) -> list[CachedSample]:

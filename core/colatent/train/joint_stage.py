@@ -34,7 +34,8 @@ from colatent.latents.posterior import entropy_term, reference_term
 from colatent.plugins.contract import Codec, TrainableCodec
 from colatent.prior.dit import Prior
 from colatent.prior.fused import fuse
-from colatent.train.codec_stage import LossWeights, measure_scale, merge, note, score
+from colatent.train.alike import row_counts, with_rows
+from colatent.train.codec_stage import LossWeights, latents_of, measure_scale, merge, note, score, unit_counts
 from colatent.train.prepare import Run
 from colatent.train.prior_stage import (
     build_prior,
@@ -56,6 +57,8 @@ class JointStage:
     """Trains the prior and, unless the regime is `fixed`, every codec that can be trained."""
 
     name = "joint"
+    sharded = False
+    """Whether processes hold shares of the prior, which they must then use alike."""
 
     def __init__(self, run: Run, config: StageConfig) -> None:
         self.run, self.config, self.joint = run, config, run.config.joint
@@ -71,6 +74,7 @@ class JointStage:
         self.prior.recompute = config.recompute
         if config.compile:
             fuse(self.prior)
+        self.prior.in_layers = self.sharded = config.parallel == "fsdp" and run.world.size > 1
         self.codecs = nn.ModuleDict(self.trained)  # type: ignore[arg-type]
         self.parts = build_parts(self.prior, self.codecs, joint=self.joint, steps=config.steps)
         self.references = self._references() if self.joint.reference else {}
@@ -92,7 +96,9 @@ class JointStage:
         self.window = max(self.window, *(longest_history(sequence) for sequence in sequences))
         batch = pack(sequences).to(self.run.device)
         counts = {f"{name}/flow": count for name, count in flow_counts(batch).items()}
-        counts |= {name: _units(some) for name, some in encoded.items()}
+        for name, some in encoded.items():
+            counts |= unit_counts(name, some.records)
+        counts |= row_counts(batch) if self.sharded else {}
         return Prepared(batch=(batch, encoded, generated_units(sequences)), counts=counts)
 
     def encodes(self, step: int) -> bool:
@@ -103,25 +109,28 @@ class JointStage:
         """Weighted loss of the parts that move, its terms by name, and the number of data units to generate."""
         (batch, encoded, units), weights = prepared.batch, self.run.config.flow.weights
         rows = {name.removesuffix("/flow"): count for name, count in counts.items() if name.endswith("/flow")}
+        if self.sharded:
+            batch = with_rows(batch, self.prior, counts, gradient=self.encodes(step))
         losses = flow_losses(self.prior, batch, rows)
         # Where the codec has its turn and none of its items is in the batch, there is nothing to learn, and no error.
         total = self.joint.flow * total_loss(losses, weights) + torch.zeros((), requires_grad=True)
         terms = {f"{name}/flow": value for name, value in losses.items()}
         for name in (name for name in self.trained if self.encodes(step) and name in encoded):
-            value, found = self._codec_loss(encoded[name], step)
-            share = float(_units(encoded[name]) / counts[name])
-            total, terms = total + share * value, terms | {key: share * one for key, one in found.items()}
+            shares = {key: float(prepared.counts[key] / counts[key]) for key in (name, latents_of(name))}
+            value, found = self._codec_loss(encoded[name], step, shares)
+            total, terms = total + value, terms | found
         return total, {key: float(value.detach()) for key, value in terms.items()}, units
 
-    def _codec_loss(self, some: EncodedItems, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted terms of one codec that are not the flow loss, and each by itself."""
+    def _codec_loss(self, some: EncodedItems, step: int, shares: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+        """This pass's share in the weighted terms of one codec that are not the flow loss, and in each by itself."""
         name, codec, joint = some.stream.name, some.stream.codec, self.joint
         assert isinstance(codec, TrainableCodec)
         randomness = torch_generator(self.run.config.seed, self.name, step, *some.places[0].names, "losses")
         losses = codec.losses(some.items, some.latents, generator=randomness)
         weights = self._weights.of(name, losses)
-        terms = {f"{name}/{key}": (joint.vae * weights[key], value) for key, value in losses.items()}
-        terms |= self._posterior_terms(some)
+        terms = {f"{name}/{key}": (joint.vae * weights[key], shares[name] * value) for key, value in losses.items()}
+        posterior = self._posterior_terms(some).items()
+        terms |= {key: (weight, shares[latents_of(name)] * value) for key, (weight, value) in posterior}
         total = sum((weight * value for weight, value in terms.values()), start=torch.zeros((), device=self.run.device))
         return total, {key: value for key, (_, value) in terms.items()}
 
@@ -189,11 +198,6 @@ class JointStage:
             warnings.warn(f"{error.where}: {error.what}; other priors will refuse this codec", stacklevel=1)
 
 
-def _units(some: EncodedItems) -> Tensor:
-    """Data units of one stream's items."""
-    return torch.tensor(sum(float(record.units_L.sum()) for record in some.records))
-
-
 def trained_codecs(run: Run) -> dict[str, Codec]:
     """The codecs that the run's regime trains, by stream."""
     if run.config.joint.regime not in CODEC_TRAINS:
@@ -205,7 +209,7 @@ def build_parts(prior: Prior, codecs: nn.ModuleDict, *, joint: JointConfig, step
     """Which of prior and codecs moves at which step, and how fast."""
     by_turns = joint.regime == "interval"
     moves = _turn(joint.interval, first=False) if by_turns else always
-    parts = {"prior": Part(module=prior, moves=moves, hidden=prior.hidden())}
+    parts = {"prior": Part(module=prior, moves=moves, hidden=prior.hidden(), layers=list(prior.layers))}
     if len(codecs):
         parts["codec"] = Part(
             module=codecs,

@@ -9,6 +9,7 @@ one writes what there is to write.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,13 +21,14 @@ from torch import nn
 from colatent.checkpoint.codecs import load_weights
 from colatent.checkpoint.folder import Checkpoint, newest, read_checkpoint
 from colatent.checkpoint.run import RunFolder
-from colatent.checkpoint.write import clean_temporary, prune, write_checkpoint
+from colatent.checkpoint.together import write_together
+from colatent.checkpoint.write import clean_temporary, prune
 from colatent.config.schema import StageConfig
 from colatent.data.mixture import Drawn, Draws
 from colatent.errors import UserError
 from colatent.train.averages import Averages
 from colatent.train.board import Board
-from colatent.train.engine import build_engine, cut, gathered, whole
+from colatent.train.engine import build_engine, clip, cut, is_cut, own_rows
 from colatent.train.interrupts import Interrupts
 from colatent.train.optimiser import (
     build_optimisers,
@@ -125,10 +127,11 @@ class Trainer:
             optimiser.zero_grad(set_to_none=True)
         passed = self.spread.gradients(drawn, self.step)
         parameters = [parameter for some in self.parameters.values() for parameter in some]
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip)))
+        norm = clip(parameters, self.config.clip)
         self._check_finite(passed, norm, drawn)
         for optimiser in self.optimisers.values():
             optimiser.step()
+        self.engine.agree()
         self.averages.follow(moving)
         self.step += 1
         seconds = time.perf_counter() - start
@@ -209,19 +212,28 @@ class Trainer:
             tensors: dict[str, Any] = {**raw, **contents.get("tensors", {})}
             tensors["optimiser"] = optimiser_tensors(self.optimisers)
             tensors |= {f"{name}.ema": average.shadow for name, average in self.averages.items()}
-            tensors = {name: gathered(group, keep=self.world.leads) for name, group in tensors.items() if group}
-            with self.world.together():
-                if self.world.leads:
-                    write_checkpoint(
-                        folder,
-                        step=self.step,
-                        tensors=tensors,
-                        documents={"state": state, **contents.get("documents", {})},
-                        files=contents.get("files", {}),
-                        fingerprint=self.fingerprint,
-                        versions=versions(),
-                    )
-                    prune(folder, keep=2)
+            shared = {name: group for name, group in tensors.items() if is_cut(group)}
+            write_together(
+                folder,
+                peers=self.world,
+                step=self.step,
+                shares={name: own_rows(group, leads=self.world.leads) for name, group in shared.items()},
+                tensors={name: group for name, group in tensors.items() if group and name not in shared},
+                documents={"state": state, **contents.get("documents", {})},
+                files=contents.get("files", {}),
+                fingerprint=self.fingerprint,
+                versions=versions(),
+            )
+        if self.world.leads:
+            prune(folder, keep=2)
+        self._count_damage()
+
+    def _count_damage(self) -> None:
+        """Stop all where all together have found too many damaged samples, if none has by itself."""
+        told = self.world.gather(json.dumps(self.mixture.news()))
+        with self.world.together():
+            for news in told if self.world.leads else ():
+                self.mixture.learn(json.loads(news))
 
     def resume(self) -> Checkpoint | None:
         """Take up the newest valid checkpoint of this stage, if there is one."""
@@ -231,11 +243,11 @@ class Trainer:
             return None
         where, state = str(checkpoint.path), checkpoint.document("state")
         for name, part in self.parts.items():
-            load_weights(part.module, cut(checkpoint.tensors(name), part.module.state_dict()), where=where)
+            load_weights(part.module, cut(checkpoint.rows(name), part.module.state_dict()), where=where)
         if self.optimisers:
-            load_optimisers(self.optimisers, checkpoint.tensors("optimiser"))
+            load_optimisers(self.optimisers, checkpoint.rows("optimiser"))
         for name, average in self.averages.items():
-            average.load(cut(checkpoint.tensors(f"{name}.ema"), average.shadow), state["ema_updates"][name])
+            average.load(cut(checkpoint.rows(f"{name}.ema"), average.shadow), state["ema_updates"][name])
         self.stage.go_on(checkpoint)
         self.mixture.load_state(state["data"])
         self.step = state["step"]

@@ -66,12 +66,13 @@ def optimiser_tensors(optimisers: Mapping[str, torch.optim.Optimizer]) -> dict[s
 def load_optimisers(optimisers: Mapping[str, torch.optim.Optimizer], tensors: Mapping[str, Tensor]) -> None:
     """Take up the state that `optimiser_tensors` gave."""
     states: dict[str, dict[int, dict[str, Tensor]]] = {name: {} for name in optimisers}
-    for place, value in tensors.items():
+    parameters = {
+        name: [parameter for group in optimiser.param_groups for parameter in group["params"]]
+        for name, optimiser in optimisers.items()
+    }
+    for place in tensors:
         name = "muon" if place.startswith(_PREFIX["muon"]) else "adamw"
         number, key = place.removeprefix(_PREFIX[name]).split(".", 1)
-        states[name].setdefault(int(number), {})[key] = value
+        states[name].setdefault(int(number), {})[key] = cut_like(tensors, place, parameters[name][int(number)])
     for name, optimiser in optimisers.items():
-        groups = optimiser.state_dict()["param_groups"]
-        parameters = [one for group in optimiser.param_groups for one in group["params"]]
-        found = {place: cut_like(entry, parameters[place]) for place, entry in states[name].items()}
-        optimiser.load_state_dict({"state": found, "param_groups": groups})
+        optimiser.load_state_dict({"state": states[name], "param_groups": optimiser.state_dict()["param_groups"]})

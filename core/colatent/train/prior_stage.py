@@ -24,11 +24,12 @@ from colatent.errors import UserError
 from colatent.evaluate.sampling import Sampled
 from colatent.flow.objective import flow_counts, flow_losses, total_loss, velocity_errors
 from colatent.latents.draws import digest
-from colatent.latents.packing import pack, with_streams
+from colatent.latents.packing import pack
 from colatent.latents.posterior import SCALE_RANGE, overall_std
 from colatent.latents.sequence import LatentSequence
 from colatent.prior.dit import Prior
 from colatent.prior.fused import fuse
+from colatent.train.alike import row_counts, with_rows
 from colatent.train.cached import read_no_samples
 from colatent.train.codec_stage import merge
 from colatent.train.prepare import Run
@@ -83,7 +84,7 @@ class PriorStage:
         batch = pack(sequences).to(self.run.device)
         counts = flow_counts(batch)
         if self.sharded:
-            counts |= {f"{name}/rows": torch.tensor(len(rows.t_S)) for name, rows in batch.streams.items()}
+            counts |= row_counts(batch)
         return Prepared(batch=(batch, generated_units(sequences)), counts=counts)
 
     def encodes(self, step: int) -> bool:
@@ -93,9 +94,8 @@ class PriorStage:
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
         """Weighted flow loss, its parts by stream, and the data units that are generated."""
         batch, units = prepared.batch
-        if self.sharded:  # all processes use the weights of every stream that any of them has in this step
-            present = [name for name in self.module.channels if f"{name}/rows" in counts]
-            batch = with_streams(batch, {name: self.module.channels[name] for name in present})
+        if self.sharded:
+            batch = with_rows(batch, self.module, counts)
         losses = flow_losses(self.module, batch, counts)
         parts = {f"{name}/flow": float(value.detach()) for name, value in losses.items()}
         return total_loss(losses, self.run.config.flow.weights), parts, units

@@ -104,6 +104,7 @@ def _check_same_files(run: Run, saved: Mapping[str, Checkpoint]) -> None:
     sizes = {name: len(dataset) for name, (dataset, _) in run.sources.training.items()}
     reached = {name: one.step for name, one in saved.items()}
     told = {"the data": json.dumps(sizes), "the run folder": json.dumps(reached)}
+    told["the latent cache"] = run.cache.plan.digest() if run.cache is not None else ""
     run.world.check_same(told, do="put it where all see the same files, on a disk that they share")
 
 
@@ -118,6 +119,8 @@ def _train_stages(run: Run, path: Path, text: str, reporter: Reporter, *, resume
                 folder.write_config(text)
                 folder.begin(list(stages))
                 remote = held.enter_context(open_wandb(run.config, path, text))
+        with world.together():
+            _check_shared(run, path)
         done = json.loads(world.gather(json.dumps(folder.state().done if world.leads else ()))[0])
         for name in stages:
             if name == "codec" and name in done:
@@ -127,6 +130,15 @@ def _train_stages(run: Run, path: Path, text: str, reporter: Reporter, *, resume
                 folder.stage_done(name)
         if world.leads:
             folder.finish()
+
+
+def _check_shared(run: Run, path: Path) -> None:
+    """Where each process writes its share of a checkpoint, it must find the folder that the first one has made."""
+    if any(stage.parallel == "fsdp" for stage in run.config.stages.values()) and not is_run_folder(path):
+        what = f"process {run.world.rank} does not see the run folder of process 0"
+        raise UserError(
+            what, where=str(path), do="choose an out= on a disk that all share: each writes its own weights"
+        )
 
 
 def _saved(path: Path, stages: Iterable[str]) -> dict[str, Checkpoint]:

@@ -72,11 +72,10 @@ class Spread:
 
     def _passes(self, drawn: Sequence[Drawn]) -> list[Sequence[Drawn]]:
         """The samples of each pass. Those of a budget come by length, and are dealt out so that passes are alike."""
+        if self._config.budget is None:
+            return in_passes(drawn, self._config.accumulate)
         count = min(self._config.accumulate, len(drawn))
-        if self._config.budget is not None:
-            return [drawn[number::count] for number in range(count)]
-        ends = [len(drawn) * number // count for number in range(count + 1)]
-        return [drawn[start:end] for start, end in pairwise(ends)]
+        return [drawn[number::count] for number in range(count)]
 
     def _prepare(self, drawn: Sequence[Drawn], step: int, *, among: int) -> Prepared:
         with self._precision():
@@ -98,6 +97,12 @@ class Spread:
         if self._config.precision == "bf16":
             return torch.autocast(self._device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+
+def in_passes(drawn: Sequence[Drawn], count: int) -> list[Sequence[Drawn]]:
+    """Samples of a step, cut into so many passes, or one for each sample where there are fewer of them."""
+    count = min(count, len(drawn))
+    return [drawn[start:end] for start, end in pairwise(len(drawn) * number // count for number in range(count + 1))]
 
 
 def check_shares(config: RunConfig, world: World) -> None:

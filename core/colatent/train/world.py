@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import os
 import signal
 import traceback
 from collections.abc import Iterator, Mapping
@@ -22,7 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from colatent.errors import UserError
-from colatent.train.device import pick_device
+from colatent.train.device import launched, own_device
 from colatent.train.interrupts import Interrupted
 
 TIMEOUT = timedelta(minutes=10)
@@ -114,11 +113,11 @@ class World:
 @contextmanager
 def join(device: str) -> Iterator[World]:
     """Meet the other processes, if there are any, and part from them at the end, whatever that is."""
-    size = _variable("WORLD_SIZE", 1)
+    size = launched("WORLD_SIZE", 1)
     if size == 1:
         yield World()
         return
-    where = _own_device(device)
+    where = own_device(device)
     _meet(where)
     try:
         yield World(rank=rank(), size=size, device=where)
@@ -146,32 +145,7 @@ def _meet(device: torch.device) -> None:
 
 def rank() -> int:
     """Number of this process among those that train together."""
-    return _variable("RANK", 0)
-
-
-def _variable(name: str, default: int) -> int:
-    """A number that a launcher sets."""
-    text = os.environ.get(name)
-    if text is None and name == "RANK" and os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError("is not set, and WORLD_SIZE is", where=name, do="start with torchrun, or unset WORLD_SIZE")
-    try:
-        return default if text is None else int(text)
-    except ValueError:
-        raise UserError(f"is {text!r}, not a number", where=name, do="start with torchrun, or unset it") from None
-
-
-def _own_device(name: str) -> torch.device:
-    """The device of this process: of several CUDA devices, the one that has its number on this machine."""
-    if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"is {name}, the same for all processes", where="device", do="use auto, cpu or cuda")
-    if name == "cpu" or not torch.cuda.is_available():
-        return pick_device(name)
-    local, count = _variable("LOCAL_RANK", 0), torch.cuda.device_count()
-    if local >= count:
-        what = f"there is no CUDA device {local} for this process, the machine has {count}"
-        raise UserError(what, where="torchrun", do="start no more processes than devices, or set device=cpu")
-    torch.cuda.set_device(local)  # from here on it is what "cuda" means
-    return torch.device("cuda", local)
+    return launched("RANK", 0)
 
 
 def _await_others() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from colatent.config.schema import PriorConfig
 from colatent.latents.sequence import Segment
+from colatent.prior.backends.choose import BACKENDS, SETTING
 from colatent.prior.dit import Prior
 
 MakePrior = Callable[..., Prior]
@@ -23,6 +25,17 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The backend that attention runs on in this test, FlexAttention's gradients included: PyTorch refuses them on a
+    CPU, where it has no kernel for them, but has the plain arithmetic of the kernel that it compiles for CUDA."""
+    monkeypatch.setenv(SETTING, request.param)
+    if request.param == "flex":
+        monkeypatch.setattr("torch.nn.attention.flex_attention._validate_device", lambda query, key, value: None)
+        monkeypatch.setitem(BACKENDS, "flex", replace(BACKENDS["flex"], why_not=lambda case: None))
+    return request.param
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from colatent.flow.objective import flow_losses, velocity_errors
 from colatent.flow.path import interpolate
 from colatent.latents.packing import PackedBatch, pack
 from colatent.latents.sequence import LatentSequence
+from colatent.prior.backends import flex
 from colatent.prior.dit import Prior
 from reference import ReferencePrior, reference_loss, two_copy_rows, two_copy_sees
 
@@ -60,6 +61,8 @@ CASES = (
     "groups",
 )
 
+BACKENDS = ("auto", "sdpa", "matrix", "flex")
+
 
 def velocities(prior: Prior, batch: PackedBatch, *, wanted: bool = True) -> dict[str, Tensor]:
     """Velocity of all noisy rows of a packed batch, by stream; with wanted=False of all rows."""
@@ -98,9 +101,17 @@ def assert_close(found: dict[str, Tensor], truth: dict[str, Tensor], tolerance: 
 @torch.no_grad()
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("dual_layers", [0, 2])
-def test_packed_velocity_equals_the_dense_reference(cases, make_prior, name: str, dual_layers: int) -> None:
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
+def test_packed_velocity_equals_the_dense_reference(
+    cases, make_prior, name: str, dual_layers: int, backend: str
+) -> None:
     prior = make_prior(CHANNELS, dual_layers=dual_layers, layers=1, qk_bias=dual_layers > 0)
     assert_close(velocities(prior, pack(cases[name])), reference_velocities(prior, cases[name]), 1e-9)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_flex_takes_every_case(cases, name: str) -> None:
+    assert flex.takes(pack(cases[name]).layout)  # else the tests of that backend would hold another
 
 
 @torch.no_grad()
@@ -116,8 +127,10 @@ def gradients(loss: Tensor, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     return {k: torch.zeros_like(v) if g is None else g for (k, v), g in zip(leaves.items(), found, strict=True)}
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # the compiler looks at it, of tensors that are no leaves
 @pytest.mark.parametrize("name", ["equal", "one block each", "pinned", "unequal", "groups"])
-def test_loss_and_gradients_equal_those_of_the_reference(cases, make_prior, name: str) -> None:
+@pytest.mark.parametrize("backend", BACKENDS, indirect=True)
+def test_loss_and_gradients_equal_those_of_the_reference(cases, make_prior, name: str, backend: str) -> None:
     prior = make_prior(CHANNELS, dual_layers=1, layers=1)
     leaves = {k: v.detach().clone().requires_grad_() for k, v in prior.named_parameters()}
     truth = reference_loss(ReferencePrior(leaves, prior.config), cases[name])

@@ -40,3 +40,13 @@ def devices() -> list[str]:
         return [f"torch does not import: {type(error).__name__}: {error}"]
     cuda = [f"cuda:{index} {torch.cuda.get_device_name(index)}" for index in range(torch.cuda.device_count())]
     return [f"cpu ({torch.get_num_threads()} threads)", *cuda]
+
+
+def attention() -> dict[str, dict[str, str]]:
+    """By kind of device, the kernels that attention runs on and why others do not. Imports torch."""
+    import torch
+
+    from colatent.prior.backends.choose import describe
+
+    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    return {kind: describe(torch.device(kind)) for kind in kinds}

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from colatent.cli.installation import STACK, devices, version_of
+from colatent.cli.installation import STACK, attention, devices, version_of
 from colatent.cli.new import new
 from colatent.cli.show import print_facts, print_json, print_table
 from colatent.errors import UserError
@@ -136,7 +136,9 @@ def _list_checks(*, as_json: bool) -> None:
 
 
 @plugins.command()
-@click.option("--torch", "with_torch", is_flag=True, help="Import torch and say which devices there are (slow).")
+@click.option(
+    "--torch", "with_torch", is_flag=True, help="Import torch: which devices there are, and what attention runs on."
+)
 @json_option
 def doctor(with_torch: bool, as_json: bool) -> None:
     """Show versions, the registry in force, and every plugin that is not active.
@@ -157,13 +159,18 @@ def doctor(with_torch: bool, as_json: bool) -> None:
     }
     if with_torch:
         facts["devices"] = devices()
+        facts["attention"] = attention()
     if as_json:
         print_json(facts)
         return
     versions = facts.pop("versions")
     facts.pop("plugins")
+    kernels = facts.pop("attention", {})
     print_facts(facts)
     print_facts(versions)
+    for kind, said in kernels.items():
+        click.echo(f"attention on {kind}")
+        print_facts(said, indent="  ")
     click.echo()
     _print_list(found)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,6 +40,12 @@ class Rows:
         column_L, length_B1 = np.arange(self.width), np.array(self.lengths)[:, None]
         inside = column_L >= self.width - length_B1 if self._align == "right" else column_L < length_B1
         return torch.from_numpy(inside)
+
+    @property
+    def origin_B(self) -> np.ndarray:
+        """The row that column 0 is, or would be where padding stands at the start."""
+        start_B, length_B = np.array(self.starts), np.array(self.lengths)
+        return start_B - (self.width - length_B) if self._align == "right" else start_B
 
     @property
     def index_BL(self) -> Tensor:
@@ -82,6 +89,7 @@ class AttentionPart:
                    for later passes (its content is not looked at); None: the cache is not touched
     history        whether its queries are only looked at by others: no velocity of them will be asked for, so that the
                    last layer needs their keys and values alone
+    made           what kernels make of it, by names of their own: once for all layers of a pass
     """
 
     queries: Rows
@@ -90,14 +98,17 @@ class AttentionPart:
     own: int | None = None
     cache: str | None = None
     history: bool = False
+    made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Attention of one forward pass over a flat batch: parts whose queries cover each of the N rows exactly once."""
+    """Attention of one forward pass over a flat batch: parts whose queries cover each of the N rows exactly once.
+    `made` is as that of a part."""
 
     parts: tuple[AttentionPart, ...]
     length: int
+    made: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
     _merge: str | Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:

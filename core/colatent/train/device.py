@@ -7,10 +7,12 @@ import os
 import torch
 
 from colatent.errors import UserError
+from colatent.prior.backends.choose import asked, typical
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of this name; `auto` is CUDA where there is one."""
+    """The device of this name; `auto` is CUDA where there is one. Refused where the attention that is asked for cannot
+    work on it, before anything is loaded."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -18,6 +20,7 @@ def pick_device(name: str) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise UserError(f"{name!r} cannot be used here", where="device", do="use auto, cpu or cuda") from error
+    asked(typical(device, gradient=False))
     return device
 
 

@@ -16,6 +16,7 @@ from colatent.data.facts import check_facts
 from colatent.data.mixture import Draws
 from colatent.errors import UserError
 from colatent.plugins.pluginset import PluginSet, load_plugins
+from colatent.prior.backends.choose import asked, typical
 from colatent.prior.fused import check_compiler
 from colatent.train.budgets import budgeted, check_budgets
 from colatent.train.cached import open_cache
@@ -96,6 +97,7 @@ def _check(run: Run, path: Path, *, resume: bool) -> dict[str, Checkpoint]:
     for name, stage in config.stages.items():
         if stage.compile:
             check_compiler(run.device, where=f"stages.{name}.compile")
+    asked(typical(run.device, gradient=True))  # refused here, not in the first step
     return saved
 
 

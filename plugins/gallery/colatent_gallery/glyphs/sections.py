@@ -23,6 +23,8 @@ COLUMN = 4.6
 """Width of a column of characters, in heights of a row."""
 HEAD = 0.9
 """Height of what stands above them, in heights of a row."""
+LINE = 0.15
+"""Height of a line of a name, in heights of a row."""
 MOST = 15
 """Errors of each kind that are listed."""
 
@@ -71,12 +73,15 @@ def _draw_row(axis: Axes, answers: Answers, row: int, *, left: float, top: float
         start = left + 0.98 * place
         extent = (start, start + 0.9, top + 0.9, top)
         axis.imshow(1 - pixels, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="nearest", aspect="auto")
-    lines = [(answers.alphabet.names[number], "black")]
+    names = [(answers.alphabet.names[number], "black")]
     if not answers.named(1)[row]:
-        lines.append((answers.names[row][0], "firebrick"))
-    for line, (name, colour) in enumerate(lines):
-        above = top + (0.45 if len(lines) == 1 else 0.22 + 0.46 * line)
-        axis.text(left + 2.05, above, textwrap.fill(name, width=30), fontsize=8.5, va="center", color=colour)
+        names.append((answers.names[row][0], "firebrick"))
+    said = [(textwrap.wrap(name, width=30, max_lines=3, placeholder=" ..."), colour) for name, colour in names]
+    middle = top + 0.45 - LINE / 2 * sum(len(lines) for lines, _ in said)
+    for lines, colour in said:
+        middle += LINE / 2 * len(lines)
+        axis.text(left + 2.05, middle, "\n".join(lines), fontsize=8.5, va="center", color=colour)
+        middle += LINE / 2 * len(lines)
 
 
 def _errors(title: str, answers: Answers) -> Section:

@@ -35,6 +35,7 @@ from colatent.checkpoint import (
     clean_temporary,
     hash_tensors,
     is_run_folder,
+    manifest,
     newest,
     prune,
     read_checkpoint,
@@ -474,6 +475,31 @@ def test_prune(tmp_path: Path, keep: int, protect: tuple[int, ...], kept: set[in
     assert {int(path.name[5:]) for path in removed} == {1, 2, 3, 4, 5} - kept
     assert not temporaries(tmp_path)
     assert (tmp_path / "step-00000006").exists()
+
+
+def test_a_checkpoint_is_superseded_by_whole_ones_only(tmp_path: Path) -> None:
+    first, second, third = (save(tmp_path, step) for step in (1, 2, 3))
+    data = bytearray((second / "prior.safetensors").read_bytes())
+    data[-1] ^= 1
+    (second / "prior.safetensors").write_bytes(data)
+    assert prune(tmp_path) == []
+    assert prune(tmp_path, written=[third]) == []
+    fourth = save(tmp_path, 4)
+    assert prune(tmp_path, written=[third, fourth]) == [second, first]
+
+
+def test_what_was_written_here_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [save(tmp_path, step) for step in (1, 2, 3)]
+    monkeypatch.setattr(manifest, "hash_file", lambda path: pytest.fail(f"{path} is read"))
+    assert prune(tmp_path, written=paths) == paths[:1]
+
+
+def test_what_cannot_be_removed_is_one_warning(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    with failing_at(1, disk_full), pytest.warns(UserWarning, match=r"step-00000001: cannot be removed \(No space left"):
+        assert prune(tmp_path) == []
+    assert [checkpoint.name for checkpoint in scan(tmp_path).valid] == [f"step-0000000{step}" for step in (3, 2, 1)]
 
 
 def test_a_prune_cut_short_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

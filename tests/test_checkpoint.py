@@ -9,6 +9,7 @@ import ast
 import contextlib
 import hashlib
 import json
+import math
 import os
 import random
 import resource
@@ -44,6 +45,7 @@ from colatent.checkpoint import (
     write_checkpoint,
 )
 from colatent.checkpoint.manifest import parse_manifest
+from colatent.checkpoint.run import undisturbed
 from colatent.errors import UserError
 from plugins_for_tests.failing_disk import disk_full, failing_at
 
@@ -627,11 +629,43 @@ def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
     assert [record["step"] for record in run.metrics()] == [1, 2, 3]
 
 
+def test_a_lock_that_is_shared_names_no_run_that_is_gone(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", ""):
+        pass
+    (tmp_path / "run" / "lock").write_text("999999999")
+    with undisturbed(tmp_path / "run") as quiet:
+        assert quiet
+        line = "run: another colatent is looking at this run, or cleaning it; try again when it has ended"
+        with pytest.raises(UserError, match=f"{line}$"):
+            RunFolder.create(tmp_path / "run", "", resume=True)
+    with RunFolder.create(tmp_path / "run", "", resume=True):
+        pass
+
+
 def test_metrics_on_a_full_disk(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "run", "") as run:
         (run.path / "metrics.jsonl").symlink_to("/dev/full")
         with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be written: No space left on device"):
             run.log({"step": 1})
+
+
+def test_metrics_that_are_not_finite_are_strict_json(tmp_path: Path) -> None:
+    """Lines of an older colatent, which are not, are read as well, and mended where they are written again."""
+    record = {"stage": "prior", "step": 1, "loss": math.inf, "eval": {"text/flow": -math.inf, "a": 1.5}}
+    path = tmp_path / "run" / "metrics.jsonl"
+    with RunFolder.create(tmp_path / "run", "") as run:
+        run.log(record)
+        with open(path, "a") as file:
+            file.write('{"step": 2, "loss": NaN, "grad_norm": Infinity}\n')
+        for _ in range(2):
+            first, second = run.metrics()
+            assert first == record
+            assert math.isnan(second["loss"])
+            assert second["grad_norm"] == math.inf
+            run.truncate_metrics(after_step=9, stage="prior")
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+    assert lines[0] == record | {"loss": "Infinity", "eval": {"text/flow": "-Infinity", "a": 1.5}}
+    assert lines[1] == {"step": 2, "loss": "NaN", "grad_norm": "Infinity"}
 
 
 def test_atomic_write_on_a_full_disk(tmp_path: Path) -> None:

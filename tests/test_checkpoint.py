@@ -9,6 +9,7 @@ import ast
 import contextlib
 import hashlib
 import json
+import math
 import os
 import random
 import resource
@@ -35,6 +36,7 @@ from colatent.checkpoint import (
     clean_temporary,
     hash_tensors,
     is_run_folder,
+    manifest,
     newest,
     prune,
     read_checkpoint,
@@ -43,6 +45,7 @@ from colatent.checkpoint import (
     write_checkpoint,
 )
 from colatent.checkpoint.manifest import parse_manifest
+from colatent.checkpoint.run import undisturbed
 from colatent.errors import UserError
 from plugins_for_tests.failing_disk import disk_full, failing_at
 
@@ -476,6 +479,31 @@ def test_prune(tmp_path: Path, keep: int, protect: tuple[int, ...], kept: set[in
     assert (tmp_path / "step-00000006").exists()
 
 
+def test_a_checkpoint_is_superseded_by_whole_ones_only(tmp_path: Path) -> None:
+    first, second, third = (save(tmp_path, step) for step in (1, 2, 3))
+    data = bytearray((second / "prior.safetensors").read_bytes())
+    data[-1] ^= 1
+    (second / "prior.safetensors").write_bytes(data)
+    assert prune(tmp_path) == []
+    assert prune(tmp_path, written=[third]) == []
+    fourth = save(tmp_path, 4)
+    assert prune(tmp_path, written=[third, fourth]) == [second, first]
+
+
+def test_what_was_written_here_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [save(tmp_path, step) for step in (1, 2, 3)]
+    monkeypatch.setattr(manifest, "hash_file", lambda path: pytest.fail(f"{path} is read"))
+    assert prune(tmp_path, written=paths) == paths[:1]
+
+
+def test_what_cannot_be_removed_is_one_warning(tmp_path: Path) -> None:
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    with failing_at(1, disk_full), pytest.warns(UserWarning, match=r"step-00000001: cannot be removed \(No space left"):
+        assert prune(tmp_path) == []
+    assert [checkpoint.name for checkpoint in scan(tmp_path).valid] == [f"step-0000000{step}" for step in (3, 2, 1)]
+
+
 def test_a_prune_cut_short_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for step in range(1, 4):
         save(tmp_path, step)
@@ -601,11 +629,43 @@ def test_a_torn_line_spoils_no_other(tmp_path: Path) -> None:
     assert [record["step"] for record in run.metrics()] == [1, 2, 3]
 
 
+def test_a_lock_that_is_shared_names_no_run_that_is_gone(tmp_path: Path) -> None:
+    with RunFolder.create(tmp_path / "run", ""):
+        pass
+    (tmp_path / "run" / "lock").write_text("999999999")
+    with undisturbed(tmp_path / "run") as quiet:
+        assert quiet
+        line = "run: another colatent is looking at this run, or cleaning it; try again when it has ended"
+        with pytest.raises(UserError, match=f"{line}$"):
+            RunFolder.create(tmp_path / "run", "", resume=True)
+    with RunFolder.create(tmp_path / "run", "", resume=True):
+        pass
+
+
 def test_metrics_on_a_full_disk(tmp_path: Path) -> None:
     with RunFolder.create(tmp_path / "run", "") as run:
         (run.path / "metrics.jsonl").symlink_to("/dev/full")
         with pytest.raises(UserError, match=r"metrics\.jsonl: cannot be written: No space left on device"):
             run.log({"step": 1})
+
+
+def test_metrics_that_are_not_finite_are_strict_json(tmp_path: Path) -> None:
+    """Lines of an older colatent, which are not, are read as well, and mended where they are written again."""
+    record = {"stage": "prior", "step": 1, "loss": math.inf, "eval": {"text/flow": -math.inf, "a": 1.5}}
+    path = tmp_path / "run" / "metrics.jsonl"
+    with RunFolder.create(tmp_path / "run", "") as run:
+        run.log(record)
+        with open(path, "a") as file:
+            file.write('{"step": 2, "loss": NaN, "grad_norm": Infinity}\n')
+        for _ in range(2):
+            first, second = run.metrics()
+            assert first == record
+            assert math.isnan(second["loss"])
+            assert second["grad_norm"] == math.inf
+            run.truncate_metrics(after_step=9, stage="prior")
+    lines = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
+    assert lines[0] == record | {"loss": "Infinity", "eval": {"text/flow": "-Infinity", "a": 1.5}}
+    assert lines[1] == {"step": 2, "loss": "NaN", "grad_norm": "Infinity"}
 
 
 def test_atomic_write_on_a_full_disk(tmp_path: Path) -> None:

@@ -259,8 +259,12 @@ def test_tasks_are_declared_pinned_and_found_as_codecs_are(install: Install) -> 
     assert load_plugins([demo], registry=OPEN).demos()["trial"].is_file()
     wrong = install("trial", code.replace("name=", "demo='demo.yaml', name="))
     assert "demo must be written as 'package:file.yaml'" in only(wrong).reason
-    older = install("trial", code.replace("name=", "requires_api='1', name="))
-    assert load_plugins([older], registry=OPEN).fingerprint != found.fingerprint
+    same = install("trial", code.replace("name=", "requires_api='1.1', name="))
+    assert load_plugins([same], registry=OPEN).fingerprint == found.fingerprint
+    for version in ("1", "1.0"):
+        older = install("trial", code.replace("name=", f"requires_api={version!r}, name="))
+        line = f"task 'trial': requires_api must be at least '1.1', which brought tasks, found {version!r}"
+        assert (only(older).state, only(older).reason) == ("broken", line)
 
 
 def test_two_packages_with_one_open_name_are_refused_by_a_run(install: Install) -> None:

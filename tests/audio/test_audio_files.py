@@ -95,13 +95,25 @@ def flac_cut_short() -> bytes:
     return file.getvalue()[:-40_000]
 
 
-def wav_of(samples: np.ndarray) -> bytes:
+def wav_of(samples: np.ndarray, *, endian: str = "FILE") -> bytes:
     file = BytesIO()
-    soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT")
+    soundfile.write(file, samples, RATE, format="WAV", subtype="FLOAT", endian=endian)
     return file.getvalue()
 
 
+def flac_cut_between_frames() -> bytes:
+    """Whole as far as it goes: each of its frames of 4096 samples can be decoded."""
+    file = BytesIO()
+    soundfile.write(file, np.zeros(50_000), RATE, format="FLAC")
+    data = file.getvalue()
+    return data[: data.rindex(b"\xff\xf8")]
+
+
 BROKEN = {
+    "half.wav": (wav_of(SEVEN)[: 2 * len(SEVEN)], "is cut short: it announces more than it holds; get it again"),
+    "last.wav": (wav_of(SEVEN)[:-1], "is cut short"),
+    "big-endian.wav": (wav_of(SEVEN, endian="BIG")[:-1], "is cut short"),
+    "frames.flac": (flac_cut_between_frames(), "cannot be read as sound"),
     "empty.wav": (b"", "cannot be read as sound"),
     "text.wav": (b"not a sound at all, but text " * 9, "cannot be read as sound"),
     "cut.flac": (flac_cut_short(), "cannot be read as sound"),
@@ -130,9 +142,23 @@ def test_a_bad_file_is_one_line_that_names_it(codec: AudioCodec, tmp_path: Path,
     assert caught.value.do
 
 
-def test_a_header_that_claims_more_than_there_is_costs_no_memory(codec: AudioCodec, tmp_path: Path) -> None:
+def test_a_size_that_was_never_filled_in_costs_no_memory(codec: AudioCodec, tmp_path: Path) -> None:
     (tmp_path / "liar.wav").write_bytes(header(RATE, claimed=2**32 - 64))
     assert len(codec.read_item(tmp_path / "liar.wav")) == 100
+
+
+def test_what_follows_the_samples_is_not_missed(codec: AudioCodec, tmp_path: Path) -> None:
+    """A chunk of notes before them, of an odd length, and a file that ends without the byte that pads one."""
+    data = header(RATE, samples=100)
+    (tmp_path / "noted.wav").write_bytes(data[:12] + b"note" + struct.pack("<I", 3) + b"abc\0" + data[12:])
+    assert len(codec.read_item(tmp_path / "noted.wav")) == 100
+    (tmp_path / "odd.wav").write_bytes(data[:-1].replace(struct.pack("<I", 200), struct.pack("<I", 199)))
+    assert len(codec.read_item(tmp_path / "odd.wav")) == 99
+
+
+def test_in_shards_a_sound_that_is_cut_short_is_damaged(codec: AudioCodec) -> None:
+    with pytest.raises(UserError, match=r"^a\.wav: is cut short"):
+        codec.open_item(codec.config, wav_of(SEVEN)[:-100], name="a.wav")
 
 
 def test_the_length_is_looked_at_before_a_sample_is_read(

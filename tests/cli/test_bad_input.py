@@ -430,3 +430,27 @@ def test_a_run_resumed_under_other_plugins(site: Path, broken: Path, tmp_path: P
     line = complaint("train", config(tmp_path, TEXT), f"out={broken}", "stages.prior.steps=9", "--resume")
     assert "the plugins in force are not those that this run was started with; see colatent plugins doctor" in line
     assert contents(broken) == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["generate", "model", "--out"],
+        ["report", "run", "--out"],
+        ["encode", "config", "--out"],
+        ["eval", "run", "model", "--task", "a", "--out"],
+        ["eval", "diagnose", "model", "--out"],
+        ["demo", "--out"],
+        ["data", "pack", "."],
+        ["plugins", "new", "a", "--modality", "a"],
+        ["import-cola", "."],
+        ["export-cola", "model"],
+    ],
+)
+def test_an_empty_place_to_write_to_is_refused(command: list[str], complaint: Complaint) -> None:
+    assert "is empty, it must say where to write" in complaint(*command, "")
+
+
+def test_so_is_that_of_a_run(complaint: Complaint) -> None:
+    tiny = Path(__file__).parents[2] / "examples" / "configs" / "tiny.yaml"
+    assert "out: " in complaint("train", tiny, "out=''")

@@ -230,6 +230,21 @@ def test_judgements_are_shown(tmp_path: Path) -> None:
     assert "Judged" not in titles(page_of(run))
 
 
+@pytest.mark.parametrize(
+    "found", [{"figures": {"right": 0.5}}, {"figures": {"right": "0.5"}, "bounds": {}, "goals": {}}, {"figures": 1}, []]
+)
+def test_figures_of_another_version_are_left_out_in_a_line(found: object, tmp_path: Path) -> None:
+    run = made_run(tmp_path / "run", stages=("prior",))
+    whole = {"figures": {"good": 0.25}, "bounds": {}, "goals": {}, "missed": []}
+    (run / "report.json").write_text(json.dumps({"tasks": {"patterns": found, "others": whole}}))
+    page = page_of(run)
+    assert {"patterns", "others"} <= set(titles(page))
+    assert page.count("Left out: report.json does not hold these figures") == 1
+    assert "0.250" in page
+    (run / "report.json").write_text(json.dumps({"tasks": ["patterns"]}))
+    assert page_of(run).count("Left out: report.json does not hold these figures") == 1
+
+
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     nowhere = tmp_path / "nowhere"
     assert main(["report", str(nowhere)]) == 2

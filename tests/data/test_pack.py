@@ -73,7 +73,7 @@ def test_files_of_one_name_are_a_sample(tmp_path: Path) -> None:
     for name in ("b/1.png", "b/1.txt", "a.x.png", "a.x.txt", ".hidden/2.png", "b/.3.png", "b/README", "b/4.a b"):
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         (source / name).write_bytes(name.encode())
-    assert names(pack(open_raw(source), tmp_path / "out").path) == ["a_x.png", "a_x.txt", "b/1.png", "b/1.txt"]
+    assert names(pack(open_raw(source), tmp_path / "out").path) == ["a.x.png", "a.x.txt", "b/1.png", "b/1.txt"]
     (source / "notes.md").write_text("not a sample")
     with pytest.raises(UserError, match=r"notes\.md: stands alone, where other samples have 2 files"):
         open_raw(source)
@@ -193,10 +193,30 @@ def test_long_and_foreign_names_come_through(tmp_path: Path) -> None:
     assert names(packed.path) == [f"{long}/a.txt", "ключ.txt"]
 
 
-def test_names_that_would_be_one_key_are_refused(tmp_path: Path) -> None:
-    for name in ("a.b.png", "a_b.png"):
+def test_a_key_ends_at_the_first_dot_of_a_name(tmp_path: Path) -> None:
+    for name in ("a.b.png", "a_b.txt", "v1.0/a.png", "v1_0/a.png"):
+        (tmp_path / "some" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "some" / name).write_bytes(b"x")
+    found = pack(open_raw(tmp_path / "some"), tmp_path / "out")
+    assert found.shards[0].keys == ("a", "a_b", "v1.0/a", "v1_0/a")
+    assert [list(files) for files in found.shards[0].members] == [["b.png"], ["txt"], ["png"], ["png"]]
+    assert open_raw(tmp_path / "some", suffixes=("b.png",)).total == 1
+    assert open_raw(tmp_path / "some", suffixes=("png",)).total == 3
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (("a.x.PNG", "a.x.png"), r"a\.x\.png: is 'x\.png' of sample 'a', as .*a\.x\.PNG is; rename one$"),
+        (("Mr. Smith.png",), r"Mr\. Smith\.png: what follows the first dot of its name has white space, .*; rename it"),
+        (("a..png",), r"a\.\.png: what follows the first dot of its name has .*an empty part"),
+        ((f"a.{'b.' * 50}png",), r"png: what follows the first dot of its name has .*over 100 characters; rename it"),
+    ],
+)
+def test_names_that_make_no_sample_are_refused(names: tuple[str, ...], line: str, tmp_path: Path) -> None:
+    for name in names:
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(UserError, match=r"a_b\.png: has the key of .*a\.b\.png, 'a_b'"):
+    with pytest.raises(UserError, match=line):
         open_raw(tmp_path)
 
 

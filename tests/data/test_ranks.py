@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -120,10 +120,34 @@ class Dying(Numbers):
         os._exit(9)
 
 
-def test_a_worker_that_dies_is_one_line() -> None:
-    line = r"data\.workers: a process that reads data was ended from outside"
+def test_a_worker_that_dies_at_once_is_one_line() -> None:
+    line = (
+        r"data\.workers: a process that reads data ended before its first sample: it said why, or memory is short; give"
+    )
     with (
         closing(Prefetching({"some": (Dying(8), 1.0)}, seed=0, workers=1)) as mixed,
+        pytest.raises(UserError, match=line),
+    ):
+        mixed.take(4)
+
+
+class Shy(Numbers):
+    """It cannot be made ready for another process to read."""
+
+    def scout(self) -> None:
+        raise RuntimeError("no more file descriptors")
+
+    def news(self) -> list[Any]:
+        return []
+
+    def learn(self, news: Sequence[Any]) -> None:
+        pass
+
+
+def test_a_worker_that_cannot_start_says_why() -> None:
+    line = r"^data\.workers: .* cannot start \(RuntimeError: no more file descriptors\); mend that, or give 0$"
+    with (
+        closing(Prefetching({"some": (Shy(8), 1.0)}, seed=0, workers=1)) as mixed,
         pytest.raises(UserError, match=line),
     ):
         mixed.take(4)

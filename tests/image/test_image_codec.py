@@ -11,6 +11,8 @@ import torch
 from pydantic import ValidationError
 
 from colatent.errors import UserError
+from colatent.generate.requests import Request
+from colatent.generate.running import batches
 from colatent.plugins.contract import OptionedCodec, PlanRequest, TrainableCodec
 from colatent.plugins.items import FileCodec, Showable
 from colatent_image.codec import TOLERANCE, ImageCodec
@@ -181,6 +183,13 @@ def test_a_size_that_is_no_whole_number_of_latents_cannot_be_generated() -> None
 def test_a_size_beyond_the_limit_cannot_be_generated() -> None:
     with pytest.raises(UserError, match=r"height and width: are 16 x 20, more than max_pixels=256; generate a smaller"):
         list(make_codec(max_pixels=256).plan(PlanRequest(options={"height": 16, "width": 20})))
+
+
+def test_a_block_of_more_latents_than_can_look_at_one_another_is_refused_before_it_is_made() -> None:
+    codecs, asked = {"image": make_codec()}, Request(target="image", options={"height": 800_000, "width": 16})
+    line = r"stream 'image': asks for 800,000 latents in one block, more than 65,536; ask for something smaller"
+    with pytest.raises(UserError, match=line):
+        batches(codecs, [asked], size=1)
 
 
 @pytest.mark.parametrize(

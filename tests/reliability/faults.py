@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -78,7 +79,8 @@ def fail_the_disk(folder: Path, whole: Path, fail: Callable[[], None], rng: rand
         train_at(folder / "counted", Place())
     for n in rng.sample(range(1, count[0] + 1), tries):
         run = folder / f"failed-{n}"
-        with failing_at(n, fail):
+        with failing_at(n, fail), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*(without TensorBoard|remove it yourself)")
             line = complaint(run)
         assert line is None or "No space left" in line or "Permission denied" in line, line
         train_at(run, Place())

@@ -29,7 +29,7 @@ from reliability.watched import EVERY, PHASES, STAGES, Place, place_in, train_at
 Start = Literal["warm", "cold"]
 IMPORTED = (
     "torch._dynamo",  # by every optimiser
-    "torch.utils.tensorboard.writer",
+    "torch.utils.tensorboard.summary",
     "colatent.train.run",
     "colatent_text.codec",
     "plugins_for_tests.grid_codec",

@@ -70,6 +70,15 @@ def test_it_lists_the_checks_as_json(capsys: pytest.CaptureFixture[str]) -> None
         assert shown[kind] == [{"name": check.name, "contract": check.contract} for check in checks]
 
 
+@pytest.mark.parametrize(("name", "kinds"), [("curves", "codec dataset"), ("wave", "codec"), ("waves", "dataset")])
+def test_it_lists_the_checks_of_what_is_named(name, kinds, given, capsys: pytest.CaptureFixture[str]) -> None:
+    given(plugins_with_wave())
+    assert entry.main(["plugins", "validate", "--list", name, "--json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == kinds.split()
+    assert entry.main(["plugins", "validate", "--list", "wavy"]) == 2
+    assert capsys.readouterr().err.startswith("colatent: no plugin, codec, dataset or task is called 'wavy'")
+
+
 def test_it_asks_for_a_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert entry.main(["plugins", "validate"]) == 2
     assert "Missing argument 'NAME'" in capsys.readouterr().err

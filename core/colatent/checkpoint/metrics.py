@@ -2,12 +2,16 @@
 
 A line is one write to a file opened for appending, so that a reader never sees half of one and a killed run loses at
 most its last line. What a resumed run will do again is dropped first, or curves would show some steps twice.
+
+A number that is not finite is no JSON, and a loss that is says why a run ended. It is written as a string, which every
+reader of JSON takes, and read as the number that it is.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Collection, Iterator, Mapping
 from io import FileIO
@@ -16,6 +20,9 @@ from typing import Any
 
 from colatent.checkpoint.storage import atomic_write_text
 from colatent.errors import UserError
+
+SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""Numbers that JSON does not have, by the strings that stand for them."""
 
 
 class MetricsFile:
@@ -27,7 +34,7 @@ class MetricsFile:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one record as one line."""
-        line = json.dumps(record).encode("utf-8") + b"\n"
+        line = _line(record).encode("utf-8")
         try:
             if self._file is None:
                 self._file = self._open()
@@ -53,7 +60,7 @@ class MetricsFile:
         with open(self.path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
-                    record = json.loads(line)
+                    record = json.loads(line, object_hook=_numbers)
                 except ValueError:
                     continue
                 if isinstance(record, dict):
@@ -68,10 +75,27 @@ class MetricsFile:
 
         self.close()
         if self.path.exists():
-            atomic_write_text(self.path, "".join(json.dumps(record) + "\n" for record in self.read() if keep(record)))
+            atomic_write_text(self.path, "".join(_line(record) for record in self.read() if keep(record)))
 
     def close(self) -> None:
         """Close the file; the next `append` opens it again."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    return json.dumps(_spelled(record), allow_nan=False) + "\n"
+
+
+def _spelled(value: Any) -> Any:
+    """A record with strings for the numbers that JSON does not have."""
+    if isinstance(value, Mapping):
+        return {name: _spelled(one) for name, one in value.items()}
+    if not isinstance(value, float) or math.isfinite(value):
+        return value
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+
+
+def _numbers(found: dict[str, Any]) -> dict[str, Any]:
+    return {name: SPELLED.get(one, one) if isinstance(one, str) else one for name, one in found.items()}

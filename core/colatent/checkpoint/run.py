@@ -212,11 +212,21 @@ def _take_lock(path: Path) -> int:
         os.ftruncate(descriptor, 0)
         os.write(descriptor, str(os.getpid()).encode())
     except BlockingIOError as error:
-        owner = os.read(descriptor, 32).decode(errors="replace") or "unknown"
+        what, do = _holder(descriptor)
         os.close(descriptor)
-        do = "wait for it to end or choose another out="
-        raise UserError(f"another run is writing here (process {owner})", where=str(path), do=do) from error
+        raise UserError(what, where=str(path), do=do) from error
     except BaseException:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def _holder(descriptor: int) -> tuple[str, str]:
+    """Who keeps a lock from us, and what to do. Its file names the last run that wrote here, which may be long gone
+    where `undisturbed` holds it, as that can be shared."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        owner = os.read(descriptor, 32).decode(errors="replace") or "unknown"
+        return f"another run is writing here (process {owner})", "wait for it to end or choose another out="
+    return "another colatent is looking at this run, or cleaning it", "try again when it has ended"

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -155,16 +157,29 @@ def _cannot_save(folder: Path, error: OSError) -> UserError:
     return UserError(f"cannot save a checkpoint: {error.strerror or error}", where=str(folder), do=do)
 
 
-def prune(folder: Path | str, *, keep: int = 2, protect: Collection[int] = ()) -> list[Path]:
+def prune(
+    folder: Path | str, *, keep: int = 2, protect: Collection[int] = (), written: Collection[Path] = ()
+) -> list[Path]:
     """Remove all but the newest `keep` checkpoints (at least two) and the protected steps; give what was removed.
 
-    Hashes are not read again here: it is called after every save. Folders that are not valid are left to look at.
+    What stays is held to its hashes first, so that no older checkpoint is superseded by a damaged one; those that this
+    process has `written` are not read again. Folders that are not valid are left to look at, and one that cannot be
+    removed costs a warning.
     """
-    old = list(valid_checkpoints(Path(folder), verify=False))[max(keep, 2) :]
-    removed = [checkpoint.path for checkpoint in old if checkpoint.step not in protect]
-    for path in removed:
+    held = valid_checkpoints(Path(folder), verify=False)
+    whole = (one for one in held if one.path in written or why_invalid(one.path) is None)
+    kept = list(islice(whole, max(keep, 2)))
+    old = held if len(kept) == max(keep, 2) else ()
+    return [one.path for one in old if one.step not in protect and _removed(one.path)]
+
+
+def _removed(path: Path) -> bool:
+    try:
         remove_folder(path)
-    return removed
+    except OSError as error:
+        warnings.warn(f"{path}: cannot be removed ({error.strerror or error}): remove it yourself", stacklevel=4)
+        return False
+    return True
 
 
 def clean_temporary(folder: Path | str) -> list[Path]:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import click
 
+from colatent.cli.places import Place
+
 EVERY = 5.0
 """Seconds between two lines of progress."""
 
@@ -22,7 +24,7 @@ def data() -> None:
 
 @data.command(epilog="Example: colatent data pack photos shards --suffixes png,txt")
 @click.argument("src", type=click.Path(path_type=Path))
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=Place(path_type=Path))
 @click.option(
     "--cut",
     type=click.Choice(["lines", "paragraphs"]),

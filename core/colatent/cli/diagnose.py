@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from colatent.cli.heldout import data_config, load_with_data
+from colatent.cli.places import Place
 
 if TYPE_CHECKING:
     from colatent.config.schema import RunConfig
@@ -27,7 +28,7 @@ DOCUMENT = "diagnosis.json"
 @click.option("--data", type=click.Path(dir_okay=False), help="Config whose data are used; default: the run's own.")
 @click.option("--n", default=32, show_default=True, type=click.IntRange(1), help="Held-out samples of each source.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of samples and noise.")
-@click.option("--out", type=click.Path(file_okay=False), help="Folder to write; default: diagnosis in the run folder.")
+@click.option("--out", type=Place(file_okay=False), help="Folder to write; default: diagnosis in the run folder.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
 @click.option("--json", "as_json", is_flag=True, help="The JSON document on stdout instead of the table.")
 @click.option("--quiet", is_flag=True, help="No progress.")

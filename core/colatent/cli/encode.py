@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from colatent.cli.places import Place
 from colatent.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ EVERY = 5.0
 @click.command(epilog="Example: colatent encode mixed.yaml streams.image.weights=runs/codec --out caches/mixed")
 @click.argument("config", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
-@click.option("--out", type=click.Path(path_type=Path), help="Folder of the cache; default: the config's data.cache.")
+@click.option("--out", type=Place(path_type=Path), help="Folder of the cache; default: the config's data.cache.")
 @click.option("--draws", type=click.IntRange(1), help="Draws of each sample, where a source draws anew in every epoch.")
 @click.option("--rank", envvar="RANK", default=0, show_default=True, type=click.IntRange(0), help="Which process.")
 @click.option("--world", envvar="WORLD_SIZE", default=1, show_default=True, type=click.IntRange(1), help="Of how many.")

@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from colatent.cli.asking import questions
+from colatent.cli.places import Place
 from colatent.cli.samples import check_place, gathered, prints, readable, records_of
 
 SPELT_OUT = ("temperature", "top_k", "top_p", "repetition_penalty", "stop")
@@ -59,7 +60,7 @@ SPELT_OUT = ("temperature", "top_k", "top_p", "repetition_penalty", "stop")
 )
 @click.option("--stream", "live", flag_value="stream", help="Print each sample while its blocks are made.")
 @click.option("--watch", "live", flag_value="watch", help="The same with the model's estimate at each solver step.")
-@click.option("--out", type=click.Path(file_okay=False), help="Write samples.jsonl and items that do not print here.")
+@click.option("--out", type=Place(file_okay=False), help="Write samples.jsonl and items that do not print here.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; with --stream a line per piece.")
 def generate(
     model: str,

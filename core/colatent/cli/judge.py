@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
+from colatent.cli.places import Place
+
 
 @click.command("run", epilog="Example: colatent eval run runs/digits --task digits samples=100 --json")
 @click.argument("model", type=click.Path())
 @click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 @click.option("--task", required=True, metavar="NAME", help="The task, as `colatent plugins list` shows it.")
 @click.option("--seed", type=click.IntRange(0), help="Of samples; default: the run's, or 0.")
-@click.option("--out", type=click.Path(file_okay=False), help="Folder to write; default: judged/NAME in the run.")
+@click.option("--out", type=Place(file_okay=False), help="Folder to write; default: judged/NAME in the run.")
 @click.option("--device", default="cpu", show_default=True, help="cpu, cuda or auto.")
 @click.option("--json", "as_json", is_flag=True, help="The JSON document on stdout instead of the table.")
 @click.option("--quiet", is_flag=True, help="No progress.")

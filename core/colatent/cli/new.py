@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from colatent.cli.places import Place
 from colatent.cli.show import print_json
 from colatent.plugins import load_plugins
 from colatent.plugins.new.package import NewPackage, check_new, write_new
@@ -14,7 +15,7 @@ from colatent.plugins.new.package import NewPackage, check_new, write_new
 
 @click.command()
 @click.argument("name")
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=Place(path_type=Path))
 @click.option("--modality", required=True, metavar="M", help="The kind of data, in a word: what two codecs may share.")
 @click.option(
     "--axes",

@@ -5,7 +5,7 @@ Everything but `validate` answers without torch: listing plugins is what one doe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar
@@ -20,6 +20,7 @@ from colatent.plugins import API_VERSION, Plugin, PluginSet, load_plugins
 from colatent.plugins.loader import DECLARED
 from colatent.plugins.pluginset import INSTALL_IT
 from colatent.plugins.records import Declaration
+from colatent.plugins.registry import Kind
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 JSON = "colatent.cli.plugins.json"
@@ -87,7 +88,7 @@ def info(name: str, as_json: bool) -> None:
 
 @plugins.command()
 @click.argument("name", required=False)
-@click.option("--list", "list_checks", is_flag=True, help="List all checks and what each holds, and run none.")
+@click.option("--list", "list_checks", is_flag=True, help="List the checks (of NAME, or all), and run none.")
 @json_option
 @click.pass_context
 def validate(ctx: click.Context, name: str | None, list_checks: bool, as_json: bool) -> None:
@@ -95,8 +96,8 @@ def validate(ctx: click.Context, name: str | None, list_checks: bool, as_json: b
 
     Example: colatent plugins validate text
     """
-    if list_checks:
-        _list_checks(as_json=as_json)
+    if list_checks and name is None:
+        _list_checks(list(DECLARED), as_json=as_json)
         return
     if name is None:
         raise click.UsageError("Missing argument 'NAME'.", ctx)
@@ -104,6 +105,10 @@ def validate(ctx: click.Context, name: str | None, list_checks: bool, as_json: b
     plugin = _find(found, name)
     if plugin.state != "active":
         raise UserError(f"{plugin.title} is {plugin.state}: {plugin.reason}") from plugin.error
+    if list_checks:
+        meant = [kind for kind, claimed in plugin.claims if _is_called(plugin, name) or claimed == name]
+        _list_checks([kind for kind in DECLARED if kind in meant], as_json=as_json)
+        return
     from colatent.testing.catalogue import examine, examine_plugin
 
     of_plugin = _is_called(plugin, name)
@@ -122,10 +127,11 @@ def validate(ctx: click.Context, name: str | None, list_checks: bool, as_json: b
         ctx.exit(2)
 
 
-def _list_checks(*, as_json: bool) -> None:
+def _list_checks(of: Sequence[Kind], *, as_json: bool) -> None:
     from colatent.testing.catalogue import CODEC_CHECKS, DATASET_CHECKS, TASK_CHECKS
 
-    kinds: dict[str, tuple[Any, ...]] = {"codec": CODEC_CHECKS, "dataset": DATASET_CHECKS, "task": TASK_CHECKS}
+    every: dict[Kind, tuple[Any, ...]] = {"codec": CODEC_CHECKS, "dataset": DATASET_CHECKS, "task": TASK_CHECKS}
+    kinds = {kind: every[kind] for kind in of}
     if as_json:
         print_json(
             {kind: [{"name": each.name, "contract": each.contract} for each in some] for kind, some in kinds.items()}

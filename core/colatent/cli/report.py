@@ -6,11 +6,13 @@ from pathlib import Path
 
 import click
 
+from colatent.cli.places import Place
+
 
 @click.command(epilog="Example: colatent report runs/demo runs/other")
 @click.argument("run", type=click.Path())
 @click.argument("others", nargs=-1, type=click.Path(), metavar="[OTHER]...")
-@click.option("--out", type=click.Path(dir_okay=False), help="File to write; default: run.html in the folder of RUN.")
+@click.option("--out", type=Place(dir_okay=False), help="File to write; default: run.html in the folder of RUN.")
 @click.option("--json", "as_json", is_flag=True, help="A JSON document on stdout instead of the findings.")
 def report(run: str, others: tuple[str, ...], out: str | None, as_json: bool) -> None:
     """Show a run as one page: curves, samples, findings.

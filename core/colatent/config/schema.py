@@ -280,7 +280,7 @@ class RunConfig(Settings):
 
     name: str = Field(pattern=r"^\w[\w.-]*$")
     """Letters, digits, `_`, `.` and `-`."""
-    out: str | None = None
+    out: str | None = Field(default=None, min_length=1)
     """Run folder. Default: runs/NAME."""
     seed: NonNegativeInt = 0
     device: str = "auto"

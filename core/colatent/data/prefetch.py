@@ -46,6 +46,7 @@ class Prefetching(Mixture):
         self._pool: ProcessPoolExecutor | None = None
         self._steps: deque[_Step] = deque()
         self._taken = super().state()
+        self._started = False
 
     def take(self, count: int) -> list[Drawn]:
         """See `Mixture.take`."""
@@ -58,7 +59,10 @@ class Prefetching(Mixture):
             drawn, news = step.read.result()
         except BrokenProcessPool as error:
             what = "a process that reads data was ended from outside, as it is where memory is short"
+            if not self._started:
+                what = "a process that reads data ended before its first sample: it said why, or memory is short"
             raise UserError(what, where="data.workers", do="give fewer, or 0, and --resume") from error
+        self._started = True
         self._taken = step.after
         self.learn(news)
         return drawn
@@ -94,18 +98,23 @@ class Prefetching(Mixture):
 
 _reader: Mixture
 """In a process that reads: what it reads from."""
+_failed: Exception | None = None
+"""Why it cannot. It is kept until it is asked to: a process that fails at its start breaks the pool without a word."""
 
 
 def _start(reader: Mixture) -> None:
     """Make this a process that reads, and that ends with the one that asked for it, however that ends."""
-    global _reader
+    global _reader, _failed
     _reader = reader
     os.setpgid(0, 0)  # torchrun sends SIGTERM to a run's whole group, and the run still needs samples when it stops
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to answer, which then ends this one
-    for dataset in reader.datasets.values():
-        if isinstance(dataset, ScoutedDataset):
-            dataset.scout()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        for dataset in reader.datasets.values():
+            if isinstance(dataset, ScoutedDataset):
+                dataset.scout()
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+    except Exception as error:
+        _failed = error
 
 
 def _end_with_parent() -> None:
@@ -116,4 +125,7 @@ def _end_with_parent() -> None:
 
 
 def _read(places: list[Place]) -> tuple[list[Drawn], News]:
+    if _failed is not None:
+        what = f"a process that reads data cannot start ({type(_failed).__name__}: {_failed})"
+        raise UserError(what, where="data.workers", do="mend that, or give 0") from _failed
     return [_reader.read(place) for place in places], _reader.news()

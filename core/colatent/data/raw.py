@@ -1,7 +1,7 @@
 """What `colatent data pack` takes: text, JSON lines, or a folder, as samples of files.
 
-A sample is a key and the bytes of its files by suffix, and nothing here asks what they are. Keys have no dot, since
-readers of WebDataset end a key at the first one.
+A sample is a key and the bytes of its files by suffix, and nothing here asks what they are. A file's name ends its key
+and begins its suffix at its first dot, as readers of WebDataset have it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from colatent.data.scan import check_suffix
+from colatent.data.scan import LONGEST, NAMED, check_suffix
 from colatent.errors import UserError
 
 Files = Mapping[str, bytes]
@@ -163,24 +163,33 @@ def _beside(folder: Path, value: Any) -> Path | None:
 
 
 def _folder(root: Path, suffixes: tuple[str, ...]) -> Raw:
-    """Files whose paths are alike up to the suffix are a sample."""
+    """Files whose paths are alike up to the first dot of their names are a sample."""
     groups: dict[str, dict[str, Path]] = {}
     for path in sorted(root.rglob("*"), key=lambda each: each.relative_to(root).as_posix()):
-        suffix = path.suffix.lower().lstrip(".")
-        counts = SUFFIX.fullmatch(suffix) and (not suffixes or suffix in suffixes)
-        if not counts or _hidden(path, root) or not path.is_file():
+        if not SUFFIX.fullmatch(path.suffix[1:]) or _hidden(path, root) or not path.is_file():
             continue
+        stem, _, suffix = path.name.partition(".")
+        suffix = suffix.lower()
+        if suffixes and not any(_ends(suffix, some) for some in suffixes):
+            continue
+        if NAMED.fullmatch(path.name) is None or len(suffix) > LONGEST:
+            what = f"what follows the first dot of its name has white space, an empty part or over {LONGEST} characters"
+            raise UserError(what, where=str(path), do="rename it")
         check_suffix(suffix, name=path.name, where=str(path))
-        key = path.relative_to(root).with_suffix("").as_posix().replace(".", "_")
+        key = (path.relative_to(root).parent / stem).as_posix()
         group = groups.setdefault(key, {})
         if suffix in group:
-            raise UserError(f"has the key of {group[suffix]}, {key!r}", where=str(path), do="rename one of them")
+            raise UserError(f"is {suffix!r} of sample {key!r}, as {group[suffix]} is", where=str(path), do="rename one")
         group[suffix] = path
-    for suffix in suffixes:
-        if not any(suffix in group for group in groups.values()):
-            raise UserError(f"no file ends in .{suffix}", where=str(root), do="take it out of --suffixes, or mend it")
+    for some in suffixes:
+        if not any(_ends(suffix, some) for group in groups.values() for suffix in group):
+            raise UserError(f"no file ends in .{some}", where=str(root), do="take it out of --suffixes, or mend it")
     _check_whole(groups, root)
     return Raw(samples=_read(groups), total=len(groups))
+
+
+def _ends(suffix: str, asked: str) -> bool:
+    return f".{suffix}".endswith(f".{asked}")
 
 
 def _read(groups: Mapping[str, Mapping[str, Path]]) -> Iterator[tuple[str, Files]]:

@@ -133,11 +133,18 @@ def _differences(runs: Sequence[RunFacts]) -> Section:
 
 def _judged(run: RunFacts) -> list[Chapter]:
     """What the tasks of the config found, from the document beside their own page."""
-    document = stored(run.path) or {}
-    found = document.get("tasks", {})
-    head = ("figure", "value", "95 % interval", "goal", "")
-    if not isinstance(found, Mapping) or not found:
+    found = (stored(run.path) or {}).get("tasks")
+    if not found:
         return []
-    sections = [Section(title=name, parts=[Table(head=head, rows=rows(one))]) for name, one in found.items()]
+    judged = found if isinstance(found, Mapping) else {"tasks": found}
+    sections = [Section(title=name, parts=[_figures(one)]) for name, one in judged.items()]
     said = Prose(text="Pictures and samples of the tasks are in report.html beside this page.")
     return [("Judged", [*sections, Section(title="", parts=[said])])]
+
+
+def _figures(found: Any) -> Table | Prose:
+    """The figures of one task, or a line in their place where another version of colatent wrote them otherwise."""
+    try:
+        return Table(head=("figure", "value", "95 % interval", "goal", ""), rows=rows(found))
+    except (LookupError, TypeError, ValueError, AttributeError):
+        return Prose(text="Left out: report.json does not hold these figures as this version of colatent writes them.")

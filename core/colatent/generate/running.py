@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from colatent.errors import UserError
 from colatent.generate.collect import CollectingStream, join
 from colatent.generate.engine import BlockSampler, Made, Step
 from colatent.generate.precision import Computing
@@ -26,6 +27,8 @@ from colatent.prior.dit import Prior
 
 PLANNED = 10_000
 """Blocks of a plan that are compared with another's, where they may be of any length."""
+LONGEST = 2**16
+"""Latents of a block, which all look at one another: a picture of 2048 x 2048 pixels in squares of 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,11 @@ def block_lengths(codec: Codec, request: Request) -> tuple[int, ...]:
     if spec.block is not None and request.max_units is not None:
         # A prompt's partial block gives at least one unit, the others are whole.
         most = min(PLANNED, 1 + math.ceil(request.max_units / (spec.units_per_latent * spec.block)))
-    return tuple(block.length for block in islice(plan, most))
+    lengths = tuple(block.length for block in islice(plan, most))
+    if (longest := max(lengths, default=0)) > LONGEST:
+        what = f"asks for {longest:,} latents in one block, more than {LONGEST:,}"
+        raise UserError(what, where=f"stream {request.target!r}", do="ask for something smaller")
+    return lengths
 
 
 class Running:

@@ -30,6 +30,9 @@ Info = TypeVar("Info", bound=Declaration)
 DECLARED: Mapping[Kind, type[Declaration]] = {"codec": CodecInfo, "dataset": DatasetInfo, "task": TaskInfo}
 """What the hook `colatent_codecs` declares, `colatent_datasets`, and so on."""
 
+SINCE: Mapping[Kind, tuple[int, int]] = {"codec": (1, 0), "dataset": (1, 0), "task": (1, 1)}
+"""The version of the seam from which on a plugin may declare it."""
+
 NAME = re.compile(r"[a-z0-9]([a-z0-9._-]*[a-z0-9])?")
 REFERENCE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 DEMO = re.compile(r"[A-Za-z_][\w.]*:[\w-]+\.yaml")
@@ -221,7 +224,7 @@ def _check(declared: Mapping[Kind, Iterable[Declaration]]) -> tuple[tuple[Kind, 
             raise _RefusedError(f"declares {kind} {info.name!r} twice")
         claims.append((kind, info.name))
     for kind, info in pairs:
-        _check_api(f"{kind} {info.name!r}", info.requires_api, claims=tuple(claims))
+        _check_api(kind, info, claims=tuple(claims))
     return tuple(claims)
 
 
@@ -244,14 +247,20 @@ def _check_declaration(kind: Kind, info: Declaration) -> None:
         require("axes", "1, 2 or 3", type(info.axes) is int and info.axes in (1, 2, 3))
 
 
-def _check_api(what: str, requires: object, *, claims: tuple[tuple[Kind, str], ...]) -> None:
+def _check_api(kind: Kind, info: Declaration, *, claims: tuple[tuple[Kind, str], ...]) -> None:
+    what, requires = f"{kind} {info.name!r}", info.requires_api
     if not _is_text(requires, re.compile(r"\d+(\.\d+)?")):
         raise _RefusedError(f"{what}: requires_api must be 'MAJOR' or 'MAJOR.MINOR', found {requires!r}")
-    major, _, minor = str(requires).partition(".")
-    if int(major) != API_VERSION[0] or int(minor or 0) > API_VERSION[1]:
+    major, _, minor = requires.partition(".")
+    version = (int(major), int(minor or 0))
+    if version[0] != API_VERSION[0] or version > API_VERSION:
         have = ".".join(map(str, API_VERSION))
         reason = f"{what} needs version {requires} of the plugin API, this colatent has {have}"
         raise _RefusedError(reason, state="incompatible", claims=claims)
+    if version < SINCE[kind]:
+        since = ".".join(map(str, SINCE[kind]))
+        rule = f"requires_api must be at least {since!r}, which brought {kind}s"
+        raise _RefusedError(f"{what}: {rule}, found {requires!r}")
 
 
 def _is_text(value: object, pattern: re.Pattern[str]) -> bool:

@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -22,7 +23,7 @@ from colatent.checkpoint.codecs import load_weights
 from colatent.checkpoint.folder import Checkpoint, newest, read_checkpoint
 from colatent.checkpoint.run import RunFolder
 from colatent.checkpoint.together import write_together
-from colatent.checkpoint.write import clean_temporary, prune
+from colatent.checkpoint.write import clean_temporary, prune, step_folder
 from colatent.config.schema import StageConfig
 from colatent.data.mixture import Drawn, Draws
 from colatent.errors import UserError
@@ -77,6 +78,7 @@ class Trainer:
         self.optimisers = build_optimisers(self.parts, config)
         self.averages = Averages(self.parts, decay=config.ema)
         self.step = 0
+        self._written: set[Path] = set()
 
     def run(self) -> None:
         """Train to the last step, finish the stage and save it."""
@@ -225,7 +227,8 @@ class Trainer:
                 versions=versions(),
             )
         if self.world.leads:
-            prune(folder, keep=2)
+            self._written.add(step_folder(folder, self.step))
+            prune(folder, keep=2, written=self._written)
         self._count_damage()
 
     def _count_damage(self) -> None:

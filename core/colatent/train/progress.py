@@ -41,7 +41,7 @@ class Bar:
         self._first = step if self._first is None else self._first
         self._loss = _smooth(self._loss, record["loss"])
         self._speed = _smooth(self._speed, record["tokens_per_second"])
-        facts = f"loss {self._loss:.3f}  {self._speed:,.0f} tokens/s"
+        facts = f"loss {self._loss:.3f}  {self._speed:,.0f} units/s"
         if self.live:
             self.bar.update(self.task, completed=step, facts=facts)
         elif time.monotonic() - self._last >= LINE_EVERY or step == self.total:

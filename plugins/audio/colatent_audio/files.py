@@ -17,6 +17,7 @@ from torchaudio import functional as audio
 from colatent.checkpoint.storage import atomic_write_bytes
 from colatent.errors import UserError
 from colatent_audio.items import LOUDEST, Sound
+from colatent_audio.whole import missing
 
 MOST_SECONDS, MOST_VALUES = 600, 2**27
 """Longest sound, and most samples over all channels, that are read."""
@@ -71,9 +72,13 @@ def _sound(source: Path | BytesIO, *, sample_rate: int, where: str) -> Sound:
             _check_header(file, where)
             samples_TS = file.read(dtype="float32", always_2d=True)
             rate = file.samplerate
+        cut = _is_cut(source)
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: a file called .raw has no header
         what = f"cannot be read as sound ({_reason(error)})"
         raise UserError(what, where=where, do="give a WAV or FLAC file that is whole") from error
+    if cut:
+        what = "is cut short: it announces more than it holds"
+        raise UserError(what, where=where, do="get it again, or leave it out")
     if not len(samples_TS):
         raise UserError("holds no samples", where=where, do="leave it out, or record it again")
     if not np.isfinite(samples_TS).all():
@@ -82,6 +87,13 @@ def _sound(source: Path | BytesIO, *, sample_rate: int, where: str) -> Sound:
         what = f"has samples up to {peak:g}, where full scale is 1"
         raise UserError(what, where=where, do="scale it down, or leave it out")
     return resampled(samples_TS.mean(-1), rate, sample_rate)
+
+
+def _is_cut(source: Path | BytesIO) -> bool:
+    if isinstance(source, BytesIO):
+        return missing(source) > 0
+    with open(source, "rb") as file:
+        return missing(file) > 0
 
 
 def _check_header(file: soundfile.SoundFile, where: str) -> None:

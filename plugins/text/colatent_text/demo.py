@@ -15,11 +15,13 @@ from typing import Any
 
 import click
 
+from colatent.cli.places import Place
+
 REPORT = "report.json"
 
 
 @click.command(epilog="Example: colatent demo --out runs/demo")
-@click.option("--out", default="runs/demo", show_default=True, type=click.Path(file_okay=False), help="Run folder.")
+@click.option("--out", default="runs/demo", show_default=True, type=Place(file_okay=False), help="Run folder.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a setting of the demo's config.")
 @click.option("--all", "everything", is_flag=True, help="Then train and judge what other plugins demonstrate.")
 def demo(out: str, overrides: tuple[str, ...], everything: bool) -> None:

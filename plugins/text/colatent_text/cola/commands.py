@@ -6,13 +6,15 @@ from pathlib import Path
 
 import click
 
+from colatent.cli.places import Place
+
 
 @click.command(
     "import-cola",
     epilog='Example: colatent import-cola Cola-DLM models/cola && colatent generate models/cola --prompt "The sky is"',
 )
 @click.argument("source", metavar="DIR", type=click.Path(file_okay=False))
-@click.argument("out", type=click.Path(file_okay=False))
+@click.argument("out", type=Place(file_okay=False))
 @click.option("--end", metavar="TOKEN", help="Token or id that ends a text.")
 @click.option("--pad", metavar="TOKEN", help="Token or id that pads a prompt to whole blocks.")
 @click.option(
@@ -36,7 +38,7 @@ def import_(source: str, out: str, end: str | None, pad: str | None, window: int
 
 @click.command("export-cola", epilog="Example: colatent export-cola models/cola exported")
 @click.argument("model", type=click.Path())
-@click.argument("out", metavar="DIR", type=click.Path(file_okay=False))
+@click.argument("out", metavar="DIR", type=Place(file_okay=False))
 @click.option("--raw", is_flag=True, help="The last weights, not their average.")
 def export(model: str, out: str, raw: bool) -> None:
     """Write MODEL into the new folder DIR, in the published layout of Cola DLM.

@@ -224,16 +224,22 @@ def latent_gradients(
     return [torch.zeros_like(z) if g is None else g for z, g in zip(latents, found, strict=True)]
 
 
-def solve(velocity: Callable[[Tensor, float], Tensor], z: Tensor, *, solver: str, steps: int) -> Tensor:
-    """From t = 1 to t = 0 in equal steps, each solver written out."""
+def solve(
+    velocity: Callable[[Tensor, float], Tensor], z: Tensor, *, solver: str, steps: int, shift: float = 1.0
+) -> Tensor:
+    """From t = 1 to t = 0 in steps that are equal before the shift, each solver written out."""
+    before: tuple[float, Tensor] | None = None
     for step in range(steps):
-        now, then, size = 1 - step / steps, 1 - (step + 1) / steps, 1 / steps
-        slope = velocity(z, now)
+        now, then = (shift * t / (1 + (shift - 1) * t) for t in (1 - step / steps, 1 - (step + 1) / steps))
+        size = now - then
+        slope = first = velocity(z, now)
         if solver == "midpoint":
             slope = velocity(z - size / 2 * slope, (now + then) / 2)
         if solver == "heun":
             slope = (slope + velocity(z - size * slope, then)) / 2
-        z = z - size * slope
+        if solver == "ab2" and before is not None:
+            slope = slope + size / 2 * (slope - before[1]) / (before[0] - now)
+        z, before = z - size * slope, (now, first)
     return z
 
 
@@ -250,11 +256,16 @@ def next_block(
     guidance: float,
     window: int | None = None,
     free: tuple[int, float] | None = None,
+    shift: float = 1.0,
+    interval: tuple[float, float] = (0.0, 1.0),
+    rescale: float = 0.0,
 ) -> list[Row]:
     """Generate one block after `past`; every velocity is computed from scratch, branch by branch.
 
-    free  None: guidance compares with the block alone. Else with the item alone: number of its first block, and where
-          it begins
+    free      None: guidance compares with the block alone. Else with the item alone: number of its first block, and
+              where it begins
+    interval  the least and the largest t with guidance
+    rescale   how far the deviation of the guided estimate's free latents is brought to that of the conditional one
     """
     number = past[-1].block + 1 if past else 0
     group = past[-1].group + 1 if past else 0
@@ -268,13 +279,17 @@ def next_block(
         block = rows_at(z, t)
         rows = [*past, *block]
         v = torch.stack(prior.velocity(rows, history_sees(rows, window=window))[len(past) :])
-        if past and guidance != 1.0:
+        if past and guidance != 1.0 and interval[0] <= t <= interval[1]:
             kept, origin = [row for row in past if free and row.block >= free[0]], free[1] if free else positions[0]
             moved = [replace(row, position=row.position - origin) for row in (*kept, *block)]
             without = prior.velocity(moved, history_sees(moved, window=window) if free else lambda i, j: True)
             alone = torch.stack(without[len(kept) :])
-            v = alone + guidance * (v - alone)
+            plain, v = v, alone + guidance * (v - alone)
+            if rescale and t:
+                estimates = [z - t * one for one in (plain, v)]
+                true, wide = (one[len(pinned) :].std(correction=0) for one in estimates)
+                v = (z - estimates[1] * ((1 - rescale) + rescale * true / wide)) / t
         return torch.cat([torch.zeros_like(v[: len(pinned)]), v[len(pinned) :]])
 
     start = torch.cat([*(one[None].to(prior.dtype) for one in pinned), noise[len(pinned) :].to(prior.dtype)])
-    return rows_at(solve(velocity, start, solver=solver, steps=steps), 0.0)
+    return rows_at(solve(velocity, start, solver=solver, steps=steps, shift=shift), 0.0)

@@ -58,6 +58,7 @@ def test_its_training_is_the_published_one(config: RunConfig) -> None:
     assert (law.kind, law.loc, law.scale) == ("logit_normal", 1.0, 1.0)
     assert (config.joint.regime, config.joint.codec_lr) == ("joint", 1.0)
     assert (config.sample.steps, config.sample.guidance, config.sample.solver) == (16, 7.0, "euler")
+    assert (config.sample.shift, config.sample.guidance_interval, config.sample.guidance_rescale) == (1.0, (0, 1), 0)
     assert config.sample.options == {"text": {"repetition_penalty": 1.1}}
 
 

@@ -56,7 +56,7 @@ def test_file_then_overrides_then_defaults(good):
     assert (prior.steps, prior.lr, prior.batch) == (20, 1e-3, 16)
     assert prior.betas == (0.9, 0.99)
     assert loaded.config.data.sources["corpus"].config == {"path": "corpus.txt"}
-    assert (loaded.config.sample.steps, loaded.config.sample.solver) == (4, "euler")
+    assert (loaded.config.sample.steps, loaded.config.sample.solver) == (4, "ab2")
     assert str(loaded.path) == good
 
 
@@ -143,7 +143,10 @@ def test_missing_file_and_folder(in_tmp, good):
         ("streams.text.cdec=x", "run.yaml: streams.text.cdec: unknown key; did you mean codec?"),
         ("flow.time.knd=uniform", "run.yaml: flow.time.knd: unknown key; did you mean kind?"),
         ("flow.times.text.lok=1", "run.yaml: flow.times.text.lok: unknown key; did you mean loc?"),
-        ("sample.zzz=1", "run.yaml: sample.zzz: unknown key; known keys: guidance, max_units, options, solver, steps"),
+        (
+            "sample.zzz=1",
+            "run.yaml: sample.zzz: unknown key; known keys: guidance, guidance_interval, guidance_rescale",
+        ),
         (
             "data.sources.corpus.segments=[{stream: a, rle: x}]",
             "run.yaml: data.sources.corpus.segments.0.rle: unknown key; did you mean role?",
@@ -168,7 +171,16 @@ def test_missing_file_and_folder(in_tmp, good):
         ),
         ("name={a: 1}", 'run.yaml: name: is {"a": 1}, must be text; change it or pass name=VALUE'),
         ("name=3", "run.yaml: name: is 3, must be text; put it in quotes"),
-        ("sample.solver=eulr", "run.yaml: sample.solver: is \"eulr\", must be 'euler', 'midpoint' or 'heun'; "),
+        ("sample.solver=eulr", "run.yaml: sample.solver: is \"eulr\", must be 'euler', 'midpoint', 'heun' or 'ab2'; "),
+        ("sample.guidance_interval=[0.6,0.2]", "run.yaml: sample.guidance_interval: the smaller of the two must stand"),
+        (
+            "sample.streams={text: {guidance_interval: [0.2]}}",
+            "run.yaml: sample.streams.text.guidance_interval.1: missing",
+        ),
+        (
+            "sample.guidance_interval=[0.2,1.5]",
+            "run.yaml: sample.guidance_interval.1: is 1.5, must be less than or equal",
+        ),
         ("stages.codec.batch=2", "run.yaml: stages.codec.steps: missing; add it or pass stages.codec.steps=VALUE"),
         ("seed=${nope}", "run.yaml: seed: Interpolation key 'nope' not found; name a key that exists"),
         ("seed=${name", "override 'seed=${name': does not fit the config: "),

@@ -229,7 +229,9 @@ def test_the_exact_flow_of_a_gaussian_is_solved(t: float) -> None:
     torch.testing.assert_close(solved, truth, atol=2e-3, rtol=2e-3)
 
 
-@pytest.mark.parametrize(("solver", "t", "steps"), [("euler", 1.0, 3), ("heun", 1.0, 2), ("midpoint", 1.0, 2)])
+@pytest.mark.parametrize(
+    ("solver", "t", "steps"), [("euler", 1.0, 3), ("heun", 1.0, 2), ("midpoint", 1.0, 2), ("ab2", 1.0, 3)]
+)
 def test_every_block_is_solved_as_if_it_were_generated_after_the_truth(make_prior, solver, t, steps) -> None:
     prior = make_prior({"tones": 3})
     blocks = (2, 3, 2)

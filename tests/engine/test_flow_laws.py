@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 
 from colatent.config.schema import FlowConfig, TimeLawConfig
-from colatent.flow.guidance import guide
+from colatent.flow.guidance import guide, rescale, spread
 from colatent.flow.objective import draw_cuts, draw_noise, total_loss
 from colatent.flow.path import interpolate, target_velocity
-from colatent.flow.solvers import SOLVERS, times_visited, uniform_grid
+from colatent.flow.solvers import SOLVERS, shifted_grid, solve, times_visited
 from colatent.flow.time_law import draw_times, width_law
 from colatent.plugins.contract import Encoded
 
-ORDERS = {"euler": 1, "midpoint": 2, "heun": 2}
+ORDERS = {"euler": 1, "midpoint": 2, "heun": 2, "ab2": 2}
+PASSES = {"euler": 1, "midpoint": 2, "heun": 2, "ab2": 1}
+GRIDS = {"equal": 1.0, "short near the noise": 3.0, "short near the data": 0.7}
 
 
 @pytest.fixture
@@ -81,10 +83,12 @@ def bent(z: Tensor, t: float) -> Tensor:
     return z * math.cos(t)
 
 
+@pytest.mark.parametrize("shift", GRIDS.values(), ids=GRIDS)
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_order_of_a_solver(ends, solver: str) -> None:
+def test_order_of_a_solver(ends, solver: str, shift: float) -> None:
     truth = ends[1] * math.exp(-math.sin(1.0))
-    errors = [float((SOLVERS[solver](bent, ends[1], uniform_grid(n)) - truth).abs().max()) for n in (64, 128, 256)]
+    grids = [shifted_grid(count, shift) for count in (64, 128, 256)]
+    errors = [float((solve(solver, bent, ends[1], grid) - truth).abs().max()) for grid in grids]
     for coarse, fine in pairwise(errors):
         assert math.log2(coarse / fine) == pytest.approx(ORDERS[solver], abs=0.1)
 
@@ -93,33 +97,49 @@ def test_order_of_a_solver(ends, solver: str) -> None:
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_straight_paths_are_solved_exactly_in_any_number_of_steps(ends, solver: str, steps: int) -> None:
     z0, z1 = ends
-    found = SOLVERS[solver](lambda z, t: target_velocity(z0, z1), z1, uniform_grid(steps))
+    found = solve(solver, lambda z, t: target_velocity(z0, z1), z1, shifted_grid(steps))
     torch.testing.assert_close(found, z0, rtol=0, atol=1e-14)
 
 
-@pytest.mark.parametrize("solver", ["euler", "midpoint"])
+@pytest.mark.parametrize("solver", ["euler", "midpoint", "ab2"])
 def test_the_flow_to_one_point_is_straight_too(ends, solver: str) -> None:
     z0, z1 = ends  # Heun would ask for it at t = 0, where it is 0 / 0
-    torch.testing.assert_close(SOLVERS[solver](lambda z, t: (z - z0) / t, z1, uniform_grid(4)), z0)
+    torch.testing.assert_close(solve(solver, lambda z, t: (z - z0) / t, z1, shifted_grid(4)), z0)
 
 
+@pytest.mark.parametrize("shift", GRIDS.values(), ids=GRIDS)
 @pytest.mark.parametrize("steps", [1, 2, 7])
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_times_visited_are_those_asked_for(ends, solver: str, steps: int) -> None:
+def test_times_visited_are_those_asked_for(ends, solver: str, steps: int, shift: float) -> None:
     asked: list[float] = []
 
     def velocity(z: Tensor, t: float) -> Tensor:
         asked.append(t)
         return bent(z, t)
 
-    grid = uniform_grid(steps)
-    SOLVERS[solver](velocity, ends[1], grid)
+    grid = shifted_grid(steps, shift)
+    solve(solver, velocity, ends[1], grid)
     assert times_visited(solver, grid) == tuple(sorted(set(asked), reverse=True))
-    assert len(asked) == steps * ORDERS[solver]
+    assert len(asked) == steps * PASSES[solver]
 
 
 def test_the_grid_runs_from_noise_to_clean() -> None:
-    assert uniform_grid(4) == (1.0, 0.75, 0.5, 0.25, 0.0)
+    assert shifted_grid(4) == (1.0, 0.75, 0.5, 0.25, 0.0)
+
+
+@pytest.mark.parametrize("shift", [0.3, 2.0, math.e])
+def test_a_shift_moves_every_time_by_its_logarithm(shift: float) -> None:
+    first, *inner, last = shifted_grid(8, shift)
+    assert (first, last) == (1.0, 0.0)
+    for moved, equal in zip(inner, shifted_grid(8)[1:-1], strict=True):
+        assert math.log(moved / (1 - moved)) == pytest.approx(math.log(equal / (1 - equal)) + math.log(shift))
+
+
+def test_two_steps_of_adams_and_bashforth_by_hand(ends) -> None:
+    asked = {1.0: torch.tensor([2.0]), 0.6: torch.tensor([3.0]), 0.0: None}
+    found = solve("ab2", lambda z, t: asked[t], torch.tensor([10.0]), tuple(asked))
+    # A line through both velocities is 3 at 0.6 and rises by 2.5 a unit towards 0: 3.75 in the middle of the last step.
+    torch.testing.assert_close(found, torch.tensor([10.0 - 0.4 * 2.0 - 0.6 * 3.75]))
 
 
 def test_guidance(ends) -> None:
@@ -132,6 +152,22 @@ def test_guidance(ends) -> None:
     each = guide(conditional, unconditional, torch.tensor([1.0, 3.0, 1.0, 1.0, 3.0])[:, None])
     torch.testing.assert_close(each[1], 3 * conditional[1] - 2 * unconditional[1])
     torch.testing.assert_close(each[0], conditional[0])
+
+
+@pytest.mark.parametrize("t", [1.0, 0.2])
+def test_rescaled_guidance_has_the_spread_of_the_conditional_estimate(double, t: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, conditional, unconditional = torch.randn(3, 2, 4, 3, generator=generator)
+    free_BK = torch.tensor([[True] * 4, [False, True, True, True]])
+    guided = guide(conditional, unconditional, 5.0)
+    wide, true = (spread(z - t * v, free_BK) for v in (guided, conditional))
+    torch.testing.assert_close(true[1], (z - t * conditional)[1, 1:].std(correction=0))
+    for share, expected in ((0.0, wide), (0.5, 0.5 * (wide + true)), (1.0, true)):
+        found = rescale(guided, conditional, z, t=t, share=share, free_BK=free_BK)
+        torch.testing.assert_close(spread(z - t * found, free_BK), expected)
+    torch.testing.assert_close(rescale(guided, conditional, z, t=t, share=0.0, free_BK=free_BK), guided)
+    torch.testing.assert_close(rescale(conditional, conditional, z, t=t, share=1.0, free_BK=free_BK), conditional)
+    assert torch.equal(rescale(guided, conditional, z, t=0.0, share=1.0, free_BK=free_BK), guided)
 
 
 def encoded(blocks: int, block: int = 4, channels: int = 16) -> Encoded:

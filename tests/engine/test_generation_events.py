@@ -4,14 +4,14 @@ the expected size changes a bit."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import islice, pairwise
+from itertools import islice
 
 import pytest
 import torch
 from sampling import BLOCK, CHANNELS, Lines, request
 from torch import Tensor
 
-from colatent.flow.solvers import SOLVERS, one_step, uniform_grid
+from colatent.flow.solvers import SOLVERS, shifted_grid, solve
 from colatent.generate.engine import BlockSampler, Made, Step
 from colatent.generate.requests import Request, Settings
 from colatent.prior.dit import Prior
@@ -27,14 +27,16 @@ def spiral(z: Tensor, t: float) -> Tensor:
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_steps_one_by_one_are_the_solution_to_the_bit(solver: str) -> None:
-    grid = uniform_grid(7)
+def test_steps_one_by_one_lead_to_the_solution(solver: str) -> None:
+    grid = shifted_grid(7)
     z = torch.tensor([1.0, 0.5])
-    whole = SOLVERS[solver](spiral, z, grid)
-    for now, then in pairwise(grid):
-        after, slope = one_step(solver, spiral, z, now, then)
-        assert torch.equal(slope, spiral(z, now))
-        z = after
+    whole = solve(solver, spiral, z, grid)
+    moves = list(SOLVERS[solver](spiral, z, grid))
+    assert [move.t for move in moves] == list(grid[:-1])
+    for move in moves:
+        assert torch.equal(move.z, z)
+        assert torch.equal(move.velocity, spiral(z, move.t))
+        z = move.after
     assert torch.equal(z, whole)
 
 
@@ -47,7 +49,7 @@ def test_states_lead_from_the_noise_to_the_block(make_prior, solver: str) -> Non
     for number, block in enumerate((events[:4], events[4:])):
         *steps, done = block
         assert [(step.block, step.number, step.t) for step in steps] == [
-            (number, index, t) for index, t in enumerate(uniform_grid(3)[:-1])
+            (number, index, t) for index, t in enumerate(shifted_grid(3)[:-1])
         ]
         assert done.block == number
     noise = made.noise(BLOCK)  # of the third block, which is not begun

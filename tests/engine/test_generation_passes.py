@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sampling import BLOCK, CHANNELS, generate, request
+from sampling import BLOCK, CHANNELS, generate, given, record, request
 
 from colatent.prior.dit import Prior
 
-EVALUATIONS = [("euler", 5), ("midpoint", 10), ("heun", 10)]
+EVALUATIONS = [("euler", 5), ("midpoint", 10), ("heun", 10), ("ab2", 5)]
 
 
 def watch(prior: Prior) -> tuple[list[int], list[int]]:
@@ -44,7 +44,24 @@ def test_without_history_there_is_no_second_branch(make_prior) -> None:
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("solver", "times"), [("euler", 6), ("midpoint", 11), ("heun", 6)])
+@pytest.mark.parametrize(("solver", "branches"), [("euler", [1, 2, 2, 1]), ("heun", [1, 2, 2, 2, 2, 1, 1, 1])])
+@pytest.mark.parametrize("unconditional", ["alone", "condition"])
+def test_outside_the_interval_there_is_one_branch(
+    make_prior, solver: str, branches: list[int], unconditional: str
+) -> None:
+    prior = make_prior({"text": CHANNELS})
+    rows, _ = watch(prior)
+    before = record(8, seed=1)
+    assert before is not None
+    requests = [request("empty", given=(given("text", before),))]
+    settings = {"guidance": 3.0, "guidance_interval": (0.5, 0.8), "unconditional": unconditional}
+    generate(prior, requests, blocks=2, solver=solver, steps=4, **settings)
+    commit = 2 if unconditional == "condition" else 1
+    assert rows[1:] == [BLOCK * count for count in (*branches, commit)] * 2
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("solver", "times"), [("euler", 6), ("midpoint", 11), ("heun", 6), ("ab2", 6)])
 def test_modulation_is_computed_once_per_distinct_time(make_prior, solver: str, times: int) -> None:
     prior = make_prior({"text": CHANNELS})
     _, tables = watch(prior)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,7 @@ def slow(
     guidance: float = 1.0,
     condition: bool = False,
     dtype: torch.dtype = torch.float64,
+    **ways: Any,
 ) -> Tensor:
     """The same from the reference, for one request."""
     reference = ReferencePrior(prior.state_dict(), prior.config, dtype=dtype)
@@ -64,6 +66,7 @@ def slow(
             guidance=guidance,
             window=window,
             free=(first, offset) if condition else None,
+            **ways,
         )
     return torch.stack([row.z for row in made])
 
@@ -173,6 +176,37 @@ def test_guidance_against_the_item_without_its_condition(
         assert_equal(latents, generate(prior, [one], blocks=3, unconditional="auto", **ways)[0], 1e-10)
     alone = generate(prior, requests, blocks=3, unconditional="alone", **ways)
     assert all(float((one - other).abs().max()) > 1e-3 for one, other in zip(found, alone, strict=True))
+
+
+WAYS = {
+    "shift": ({"shift": 2.5}, {"shift": 2.5}),
+    "above": ({"guidance_interval": (0.5, 1.0)}, {"interval": (0.5, 1.0)}),
+    "inside": ({"guidance_interval": (0.2, 0.7)}, {"interval": (0.2, 0.7)}),
+    "rescaled": ({"guidance_rescale": 0.7}, {"rescale": 0.7}),
+    "all": (
+        {"shift": 0.6, "guidance_interval": (0.3, 0.8), "guidance_rescale": 1.0},
+        {"shift": 0.6, "interval": (0.3, 0.8), "rescale": 1.0},
+    ),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("branch", ["alone", "condition"])
+@pytest.mark.parametrize("solver", ["heun", "ab2"])
+@pytest.mark.parametrize(("settings", "ways"), WAYS.values(), ids=WAYS)
+def test_grids_and_guidance_that_is_not_everywhere(
+    double, make_prior, settings: dict[str, Any], ways: dict[str, Any], solver: str, branch: str
+) -> None:
+    prior = make_prior({"text": CHANNELS, "image": 5})
+    picture = record(6, seed=1, channels=5, block=6, axes=2)
+    assert picture is not None
+    requests = [request(name, seed=seed, given=(given("image", picture),)) for seed, name in enumerate(LENGTHS)]
+    how = {"steps": 3, "solver": solver, "guidance": 3.0}
+    found = generate(prior, requests, blocks=2, unconditional=branch, **how, **settings)
+    for one, latents in zip(requests, found, strict=True):
+        assert_equal(latents, slow(prior, one, blocks=2, condition=branch == "condition", **how, **ways), 1e-10)
+    plain = generate(prior, requests, blocks=2, unconditional=branch, **how)
+    assert all(float((one - other).abs().max()) > 1e-3 for one, other in zip(found, plain, strict=True))
 
 
 @torch.no_grad()

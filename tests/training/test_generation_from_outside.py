@@ -10,8 +10,10 @@ import torch
 
 import colatent
 from colatent.cli.main import main
+from colatent.config.schema import SampleConfig
 from colatent.errors import UserError
 from colatent.generate.model import Model
+from colatent.generate.requests import Settings, settle
 from plugins_for_tests.runs import TEXT, run
 
 PROMPTS = ("twenty-one, twenty-two, ", "o", "", "one hundred twenty-three, one hundred")
@@ -69,6 +71,29 @@ def test_samples_do_not_depend_on_their_neighbours(model: Model) -> None:
             torch.testing.assert_close(one.latents_LC, other.latents_LC, atol=1e-5, rtol=1e-5)
 
 
+def test_how_the_flow_is_solved_is_said_by_flags(
+    folder: Path, model: Model, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--steps", "4", "--solver", "heun", "--shift", "3", "--guidance", "4"]
+    more = ["--guidance-interval", "0.3", "0.9", "--guidance-rescale", "0.7"]
+    (sample,) = asked(folder, capsys, "--prompt", PROMPTS[0], *flags, *more)
+    plain = {"steps": 4, "solver": "heun", "guidance": 4.0}
+    named = {"shift": 3.0, "guidance_interval": (0.3, 0.9), "guidance_rescale": 0.7}
+    found = model.generate_many([PROMPTS[0]], **plain, **named)[0][0]  # type: ignore[arg-type]
+    assert sample["tokens"] == found.details["tokens"]
+    for name, value in named.items():  # each is felt by itself
+        one = model.generate_many([PROMPTS[0]], **plain, **{name: value})[0][0]  # type: ignore[arg-type]
+        other = model.generate_many([PROMPTS[0]], **plain)[0][0]  # type: ignore[arg-type]
+        assert not torch.equal(one.latents_LC, other.latents_LC)
+
+
+def test_a_model_that_knows_no_other_grid_keeps_the_published_one() -> None:
+    older = {"steps": 16, "solver": "euler", "guidance": 7.0, "unconditional": "auto", "max_units": 8}
+    asked = settle(SampleConfig(**older), {})  # type: ignore[arg-type]
+    assert asked.settings == Settings(steps=16, solver="euler", guidance=7.0)
+    assert (asked.settings.shift, asked.settings.guidance_interval, asked.settings.guidance_rescale) == (1, (0, 1), 0)
+
+
 def test_an_empty_prompt_may_come_last(model: Model) -> None:
     together = model.generate_many(PROMPTS, seed=2)
     assert together[2][0].item == model.generate("", seed=2)
@@ -103,6 +128,11 @@ def test_a_checkpoint_is_a_model_too(folder: Path, model: Model) -> None:
         ({"steps": 10**9}, "steps: is 1000000000, it must be at most 100000"),
         ({"guidance": float("nan")}, "guidance: is nan"),
         ({"solver": "rk9"}, "unknown solver 'rk9'"),
+        ({"shift": 0.0}, "shift: is 0.0, it must be from 0.001 to 1000"),
+        ({"shift": float("nan")}, "shift: is nan"),
+        ({"guidance_rescale": 1.5}, "guidance_rescale: is 1.5, it must be from 0 to 1"),
+        ({"guidance_interval": (0.7, 0.2)}, "guidance_interval: is 0.7 to 0.2, it must be two times between 0 and 1"),
+        ({"guidance_interval": (0.2, 1.5)}, "guidance_interval: is 0.2 to 1.5, it must be"),
         ({"max_new_tokens": -1}, "max_new_tokens: is -1"),
         ({"target": "image"}, "no stream 'image'"),
     ],

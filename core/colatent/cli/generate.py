@@ -34,8 +34,17 @@ SPELT_OUT = ("temperature", "top_k", "top_p", "repetition_penalty", "stop")
 @click.option("--target", metavar="STREAM", help="Stream to generate; that of the prompt where not given.")
 @click.option("--n", default=1, show_default=True, type=click.IntRange(1), help="Samples per prompt.")
 @click.option("--steps", type=click.IntRange(1), help="Solver steps per block.")
-@click.option("--solver", type=click.Choice(["euler", "midpoint", "heun"]), help="Solver of the flow.")
+@click.option("--solver", type=click.Choice(["euler", "midpoint", "heun", "ab2"]), help="Solver of the flow.")
+@click.option("--shift", type=click.FloatRange(0.0, min_open=True), help="Above 1: shorter steps near the noise.")
 @click.option("--guidance", type=click.FloatRange(0.0), help="Scale of classifier-free guidance; 1 is off.")
+@click.option(
+    "--guidance-interval",
+    nargs=2,
+    type=click.FloatRange(0.0, 1.0),
+    metavar="LOW HIGH",
+    help="Least and largest t with guidance; 1 is noise, 0 clean.",
+)
+@click.option("--guidance-rescale", type=click.FloatRange(0.0, 1.0), help="Take back the spread that guidance adds.")
 @click.option(
     "--unconditional",
     type=click.Choice(["auto", "alone", "condition"]),

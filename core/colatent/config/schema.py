@@ -11,6 +11,7 @@ import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -24,6 +25,17 @@ from pydantic import (
 from colatent.config.regimes import check_batches, check_cache, check_regime, check_stages
 
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+SolverName = Literal["euler", "midpoint", "heun", "ab2"]
+
+
+def _in_order(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError("the smaller of the two must stand first")
+    return interval
+
+
+Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_in_order)]
 
 
 class Settings(BaseModel):
@@ -239,8 +251,11 @@ class StreamSampleConfig(Settings):
     """How items of one stream are generated, where that differs."""
 
     steps: PositiveInt | None = None
-    solver: Literal["euler", "midpoint", "heun"] | None = None
+    solver: SolverName | None = None
+    shift: PositiveFloat | None = None
     guidance: NonNegativeFloat | None = None
+    guidance_interval: Interval | None = None
+    guidance_rescale: Fraction | None = None
     unconditional: Literal["auto", "alone", "condition"] | None = None
     max_units: PositiveInt | None = None
 
@@ -249,9 +264,16 @@ class SampleConfig(Settings):
     """How a trained model generates, unless the call says otherwise."""
 
     steps: PositiveInt = 16
-    solver: Literal["euler", "midpoint", "heun"] = "euler"
+    solver: SolverName = "ab2"
+    shift: PositiveFloat = 1.0
+    """How the steps are spread over t (1 noise, 0 clean): 1 equally, as published; above 1 they are short near the
+    noise, below 1 near the data. logit(t) grows by ln(shift)."""
     guidance: NonNegativeFloat = 1.0
     """Scale s of classifier-free guidance u + s (c - u); 1 is off."""
+    guidance_interval: Interval = (0.0, 1.0)
+    """The least and the largest t at which there is guidance. Elsewhere its second branch is not computed."""
+    guidance_rescale: Fraction = 0.0
+    """How far the spread of the guided estimate is taken back to that of the conditional one: 0 not, 1 all the way."""
     unconditional: Literal["auto", "alone", "condition"] = "auto"
     """What u sees. alone: the block by itself; condition: the item's own earlier blocks, and nothing that is given.
     auto: condition where items are given, else alone."""

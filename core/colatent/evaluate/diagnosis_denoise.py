@@ -25,7 +25,7 @@ from colatent.evaluate.heldout import BATCH, Diagnosable, HeldItem, HeldOut, Hel
 from colatent.evaluate.packed_flow import PackedFlow
 from colatent.flow.objective import VelocityNetwork
 from colatent.flow.path import interpolate
-from colatent.flow.solvers import SOLVERS, times_visited
+from colatent.flow.solvers import solve, times_visited
 from colatent.latents.packing import pack
 from colatent.plugins.contract import TrainableCodec
 
@@ -74,7 +74,7 @@ def denoise(
     times = torch.linspace(t, 0.0, count + 1, dtype=torch.float64).tolist()
     batch = pack([one.at(0.5, seed=seed) for one in sequences]).to(device)
     flow = PackedFlow(prior, batch, times=times_visited(solver, times))
-    state = flow.split(SOLVERS[solver](flow.velocity, flow.start(t), times))
+    state = flow.split(solve(solver, flow.velocity, flow.start(t), times))
     return _by_segment(sequences, {name: z_SC.cpu() for name, z_SC in state.items()})
 
 

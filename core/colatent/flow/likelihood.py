@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor
 
-from colatent.flow.solvers import SOLVERS, Velocity
+from colatent.flow.solvers import Velocity, solve
 
 Probes = Callable[[], Iterable[Tensor]]
 """Gives the probes of one evaluation, each shaped like z; called again at every time."""
@@ -70,7 +70,7 @@ def log_density(velocity: Velocity, z0: Tensor, *, probes: Probes, steps: int, s
         return torch.stack(velocity_and_divergence(velocity, state[0], t, probes))
 
     start = torch.stack([z0, torch.zeros_like(z0)])
-    z1, change = SOLVERS[solver](both, start, likelihood_grid(steps))
+    z1, change = solve(solver, both, start, likelihood_grid(steps))
     return log_normal(z1) + change
 
 

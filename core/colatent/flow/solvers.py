@@ -1,13 +1,13 @@
-"""Solvers of dz/dt = v(z, t), as free functions named after their algorithm.
+"""Solvers of dz/dt = v(z, t), as free functions named after their algorithm, and the grids of times that they walk.
 
-Each takes a velocity, a start, and a decreasing grid of times, and returns the end. They know nothing of networks,
-guidance or pinned latents. All are one-step methods: a grid of two times is one step, and a solution is its steps one
-after the other to the last bit, so who wants to look on between them calls `one_step` for each.
+Each takes a velocity, a start, and a decreasing grid of times, and yields its steps one by one, so that who wants to
+look on between them sees the very solution. They know nothing of networks, guidance or pinned latents.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -16,52 +16,82 @@ from torch import Tensor
 Velocity = Callable[[Tensor, float], Tensor]
 
 
-def uniform_grid(steps: int) -> tuple[float, ...]:
-    """The published grid: `steps` equal steps from t = 1 (noise) to t = 0 (clean)."""
-    return tuple(torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64).tolist())
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Move:
+    """One step: where it begins (t and z), the velocity there, and z after it."""
+
+    t: float
+    z: Tensor
+    velocity: Tensor
+    after: Tensor
 
 
-def euler(velocity: Velocity, z: Tensor, times: Sequence[float]) -> Tensor:
+Moves = Iterator[Move]
+
+
+def shifted_grid(steps: int, shift: float = 1.0) -> tuple[float, ...]:
+    """`steps` steps from t = 1 (noise) to t = 0 (clean). They are equal, as published, where the shift is 1; else each
+    time is moved so that logit(t) grows by ln(shift): above 1 steps near the noise are short, below 1 those near the
+    data."""
+    equal = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64).tolist()
+    return tuple(shift * t / ((1.0 - t) + shift * t) for t in equal)
+
+
+def euler(velocity: Velocity, z: Tensor, times: Sequence[float]) -> Moves:
     """First order, one evaluation a step."""
     for now, then in pairwise(times):
-        z = z + (then - now) * velocity(z, now)
-    return z
+        slope = velocity(z, now)
+        after = z + (then - now) * slope
+        yield Move(t=now, z=z, velocity=slope, after=after)
+        z = after
 
 
-def midpoint(velocity: Velocity, z: Tensor, times: Sequence[float]) -> Tensor:
+def midpoint(velocity: Velocity, z: Tensor, times: Sequence[float]) -> Moves:
     """Second order, two evaluations a step."""
     for now, then in pairwise(times):
-        half = z + 0.5 * (then - now) * velocity(z, now)
-        z = z + (then - now) * velocity(half, 0.5 * (now + then))
-    return z
+        slope = velocity(z, now)
+        half = z + 0.5 * (then - now) * slope
+        after = z + (then - now) * velocity(half, 0.5 * (now + then))
+        yield Move(t=now, z=z, velocity=slope, after=after)
+        z = after
 
 
-def heun(velocity: Velocity, z: Tensor, times: Sequence[float]) -> Tensor:
+def heun(velocity: Velocity, z: Tensor, times: Sequence[float]) -> Moves:
     """Second order (explicit trapezoid), two evaluations a step."""
     for now, then in pairwise(times):
         slope = velocity(z, now)
         ahead = velocity(z + (then - now) * slope, then)
-        z = z + 0.5 * (then - now) * (slope + ahead)
-    return z
+        after = z + 0.5 * (then - now) * (slope + ahead)
+        yield Move(t=now, z=z, velocity=slope, after=after)
+        z = after
 
 
-SOLVERS: dict[str, Callable[[Velocity, Tensor, Sequence[float]], Tensor]] = {
+def ab2(velocity: Velocity, z: Tensor, times: Sequence[float]) -> Moves:
+    """Second order (Adams and Bashforth, for unequal steps), one evaluation a step: how the velocity changes is told by
+    that of the step before. The first step is Euler's."""
+    last: tuple[float, Tensor] | None = None
+    for now, then in pairwise(times):
+        slope = mean = velocity(z, now)
+        if last is not None:
+            mean = slope + 0.5 * (then - now) / (now - last[0]) * (slope - last[1])
+        after = z + (then - now) * mean
+        yield Move(t=now, z=z, velocity=slope, after=after)
+        z, last = after, (now, slope)
+
+
+SOLVERS: dict[str, Callable[[Velocity, Tensor, Sequence[float]], Moves]] = {
     "euler": euler,
     "midpoint": midpoint,
     "heun": heun,
+    "ab2": ab2,
 }
 
 
-def one_step(solver: str, velocity: Velocity, z: Tensor, now: float, then: float) -> tuple[Tensor, Tensor]:
-    """z after one step, and the velocity at its start, where every solver looks first."""
-    seen: list[Tensor] = []
-
-    def noted(z: Tensor, t: float) -> Tensor:
-        seen.append(velocity(z, t))
-        return seen[-1]
-
-    after = SOLVERS[solver](noted, z, (now, then))
-    return after, seen[0]
+def solve(solver: str, velocity: Velocity, z: Tensor, times: Sequence[float]) -> Tensor:
+    """Where all steps lead."""
+    for move in SOLVERS[solver](velocity, z, times):
+        z = move.after
+    return z
 
 
 def times_visited(solver: str, grid: Sequence[float]) -> tuple[float, ...]:

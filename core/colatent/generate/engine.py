@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from colatent.errors import UserError
-from colatent.flow.guidance import guide
-from colatent.flow.solvers import one_step, times_visited, uniform_grid
+from colatent.flow.guidance import guide, rescale
+from colatent.flow.solvers import SOLVERS, shifted_grid, times_visited
 from colatent.generate.prefix import pack_prefixes, prefix_of
 from colatent.generate.requests import Request, Settings
 from colatent.latents.draws import normal
@@ -79,7 +78,7 @@ class BlockSampler:
         self.channels = prior.channels[self.target]
         self.prefixes = [prefix_of(request, channels=self.channels) for request in (*requests, *self.freed)]
         self.plans = [codec.plan(r.plan_request()) for r in requests]
-        self.grid = uniform_grid(settings.steps)
+        self.grid = shifted_grid(settings.steps, settings.shift)
         visited = times_visited(settings.solver, self.grid)
         self.times = (0.0, *(t for t in visited if t != 0.0))
         self.modulation = prior.modulate(torch.tensor(self.times, device=self.device))
@@ -172,29 +171,35 @@ class _Block:
         self.reading = branch_layout(rows, self.length, mask_BQK, alone=False)
         alone = self.times > self.kept
         self.solving = branch_layout(rows, self.length, mask_BQK, alone=True) if alone else self.reading
+        self.plain = self.reading
+        if self.kept == 2:
+            mask_BQK = None if mask_BQK is None else mask_BQK[: self.batch]
+            self.plain = branch_layout(self.batch, self.length, mask_BQK, alone=False)
 
     def solve(self) -> Generator[Step, None, Tensor]:
         """Noise to latents, step by step."""
         sampler = self.sampler
         z_BKC = torch.where(self.pinned_BK[..., None], self.value_BKC, sampler.noise(self.length))
-        for number, (now, then) in enumerate(pairwise(sampler.grid)):
-            after_BKC, velocity_BKC = one_step(sampler.settings.solver, self.velocity, z_BKC, now, then)
-            yield Step(
-                block=sampler._number, number=number, t=now, z_BKC=z_BKC, velocity_BKC=velocity_BKC, plans=self.plans
-            )
-            z_BKC = after_BKC
+        block, solver = sampler._number, SOLVERS[sampler.settings.solver]
+        for number, move in enumerate(solver(self.velocity, z_BKC, sampler.grid)):
+            yield Step(block=block, number=number, t=move.t, z_BKC=move.z, velocity_BKC=move.velocity, plans=self.plans)
+            z_BKC = move.after
         if not bool(z_BKC.isfinite().all()):
-            what = f"the latents of block {sampler._number} are not finite"
+            what = f"the latents of block {block} are not finite"
             raise UserError(what, where="generate", do="lower the guidance, or look for NaN in the model's weights")
         return z_BKC
 
     def velocity(self, z_BKC: Tensor, t: float) -> Tensor:
         """Guided velocity at one time; zero for pinned latents, which so keep their value."""
-        index_BK = torch.where(self.pinned_BK, 0, self.sampler.times.index(t))
-        v = self._run(z_BKC, index_BK, self.solving, copies=self.times)
-        if self.times == 2:
-            conditional, unconditional = v.chunk(2)
+        settings, index_BK = self.sampler.settings, torch.where(self.pinned_BK, 0, self.sampler.times.index(t))
+        if self.times == 1 or not settings.guides_at(t):
+            v = self._run(z_BKC, index_BK, self.plain, copies=1)
+        else:
+            conditional, unconditional = self._run(z_BKC, index_BK, self.solving, copies=2).chunk(2)
             v = guide(conditional, unconditional, self.scale_B11)
+            if settings.guidance_rescale:
+                share, free_BK = settings.guidance_rescale, ~self.pinned_BK
+                v = rescale(v, conditional, z_BKC, t=t, share=share, free_BK=free_BK)
         return v.masked_fill(self.pinned_BK[..., None], 0.0)
 
     def commit(self, z_BKC: Tensor) -> None:

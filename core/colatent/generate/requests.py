@@ -16,7 +16,7 @@ from colatent.plugins.contract import Encoded, Item, PlanRequest
 Value = TypeVar("Value")
 
 UNCONDITIONAL = ("auto", "alone", "condition")
-MOST_GUIDANCE, MOST_STEPS = 1e6, 100_000
+MOST_GUIDANCE, MOST_STEPS, MOST_SHIFT = 1e6, 100_000, 1000.0
 """Far beyond any use; what lies further is a slip of the hand that would cost memory or overflow."""
 
 
@@ -46,7 +46,10 @@ class Ask(TypedDict, total=False):
     target          stream to generate; that of the prompt where not said
     max_new_tokens  budget in the target's data units; an item may end before
     steps, solver   how the flow is solved, see `colatent.flow.solvers`
+    shift           how the steps are spread over t, see `SampleConfig`
     guidance        scale of classifier-free guidance, 1 is off
+    guidance_interval  the least and the largest t at which there is guidance
+    guidance_rescale   how far the spread that guidance adds is taken back, from 0 to 1
     unconditional   what guidance compares with: "alone", "condition" or "auto", see `SampleConfig`
     seed            sample i of a prompt is a function of (seed, i), the prompt and these settings; default 0
     options         of the target's codec, on top of those of the config (text: temperature, stop, ...)
@@ -56,7 +59,10 @@ class Ask(TypedDict, total=False):
     max_new_tokens: int | None
     steps: int | None
     solver: str | None
+    shift: float | None
     guidance: float | None
+    guidance_interval: tuple[float, float] | None
+    guidance_rescale: float | None
     unconditional: str | None
     seed: int | None
     options: Mapping[str, Any] | None
@@ -73,12 +79,20 @@ class GivenLatents:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to solve the flow; `unconditional`: what guidance's second branch sees, as in `SampleConfig`."""
+    """How to solve the flow, each as in `SampleConfig`; what has a default is published."""
 
     steps: int
     solver: str
     guidance: float
+    shift: float = 1.0
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_rescale: float = 0.0
     unconditional: str = "auto"
+
+    def guides_at(self, t: float) -> bool:
+        """Whether there is guidance at this time."""
+        low, high = self.guidance_interval
+        return low <= t <= high
 
     def branch(self, request: Request) -> str | None:
         """The unconditional branch of a request: "alone", "condition", or None where there is nothing to guide."""
@@ -112,7 +126,10 @@ def settle(sample: SampleConfig, ask: Ask) -> Asked:
         settings=Settings(
             steps=_said(ask.get("steps"), sample.steps),
             solver=_said(ask.get("solver"), sample.solver),
+            shift=_said(ask.get("shift"), sample.shift),
             guidance=_said(ask.get("guidance"), sample.guidance),
+            guidance_interval=_said(ask.get("guidance_interval"), sample.guidance_interval),
+            guidance_rescale=_said(ask.get("guidance_rescale"), sample.guidance_rescale),
             unconditional=_said(ask.get("unconditional"), sample.unconditional),
         ),
         options=_said(ask.get("options"), {}),
@@ -134,12 +151,24 @@ def _check(asked: Asked) -> None:
     check_counts(steps=(settings.steps, 1), seed=(asked.seed, 0))
     if settings.steps > MOST_STEPS:
         raise UserError(f"is {settings.steps}, it must be at most {MOST_STEPS}", where="steps")
-    if not 0 <= settings.guidance <= MOST_GUIDANCE:
-        raise UserError(f"is {settings.guidance}, it must be from 0 to {MOST_GUIDANCE:g}", where="guidance")
+    if not 1 / MOST_SHIFT <= settings.shift <= MOST_SHIFT:
+        raise UserError(f"is {settings.shift}, it must be from {1 / MOST_SHIFT:g} to {MOST_SHIFT:g}", where="shift")
+    _check_guidance(settings)
     if not isinstance(asked.units, int) or asked.units < 0:
         raise UserError(f"is {asked.units!r}, it must be a whole number that is not negative", where="max_new_tokens")
     if not isinstance(asked.options, Mapping):
         raise UserError(f"is {asked.options!r}, it must be a mapping of names to values", where="options")
+
+
+def _check_guidance(settings: Settings) -> None:
+    if not 0 <= settings.guidance <= MOST_GUIDANCE:
+        raise UserError(f"is {settings.guidance}, it must be from 0 to {MOST_GUIDANCE:g}", where="guidance")
+    if not 0 <= settings.guidance_rescale <= 1:
+        raise UserError(f"is {settings.guidance_rescale}, it must be from 0 to 1", where="guidance_rescale")
+    low, high = settings.guidance_interval
+    if not 0 <= low <= high <= 1:
+        what = f"is {low} to {high}, it must be two times between 0 and 1, the smaller first"
+        raise UserError(what, where="guidance_interval")
 
 
 def check_counts(**counts: tuple[int, int]) -> None:

@@ -51,8 +51,9 @@ class KVCache:
             keys[:, :kept], values[:, :kept] = k_BLHD[:, -kept:], v_BLHD[:, -kept:]
 
     def read(self, layer: int, k_BQHD: Tensor, v_BQHD: Tensor) -> tuple[Tensor, Tensor]:
-        """History and the current block's own keys and values, (B, end + Q, H, D) each."""
-        keys, values = self._store(layer, k_BQHD)
+        """History and the current block's own keys and values, (B, end + Q, H, D) each, where B may also be only the
+        first samples."""
+        keys, values = (stored[: len(k_BQHD)] for stored in self._store(layer, k_BQHD))
         stop = self.end + k_BQHD.shape[1]
         keys[:, self.end : stop], values[:, self.end : stop] = k_BQHD, v_BQHD
         return keys[:, :stop], values[:, :stop]

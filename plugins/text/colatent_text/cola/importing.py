@@ -58,7 +58,9 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 """What weights can be stored as: float32 holds each exactly, so that an export gives the same bytes."""
 RANDOM_BLOCKS = 32
 """Blocks of random tokens that the scale of a VAE without normalised means is measured on."""
-SAMPLE = SampleConfig(steps=16, guidance=7.0, max_units=32, options={STREAM: {"repetition_penalty": 1.1}})
+SAMPLE = SampleConfig(
+    steps=16, solver="euler", guidance=7.0, max_units=32, options={STREAM: {"repetition_penalty": 1.1}}
+)
 """How the published code generates."""
 
 

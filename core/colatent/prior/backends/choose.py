@@ -65,7 +65,8 @@ def _part(part: AttentionPart, case: Case, name: str) -> str:
     if name == "xformers" and not case.gradient and xformers.takes(part):
         return name
     masked_training = part.mask_BQK is not None and case.gradient
-    return "matrix" if case.device.type == "cpu" and (part.own is not None or masked_training) else "sdpa"
+    # Where nothing is computed ("meta"), costs are counted as of a CPU.
+    return "matrix" if case.device.type != "cuda" and (part.own is not None or masked_training) else "sdpa"
 
 
 def asked(case: Case) -> str:

@@ -13,6 +13,7 @@ import torch
 from colatent.cli.main import main
 from colatent.evaluate import bench
 from colatent.generate.model import Model
+from colatent.prior.backends.choose import describe
 from colatent.prior.dit import Prior
 from colatent.train.loop import Trainer
 
@@ -80,6 +81,16 @@ def test_a_prompt_that_ends_inside_a_block_is_not_counted_as_new(measure) -> Non
     assert measure("generate", *SHAPE, "--prompt", 0, "--new", 3, "--steps", 2)["tokens"] == BATCH * 3
 
 
+def test_a_config_that_samples_with_less_guidance_is_measured_with_all_of_it(measure, monkeypatch) -> None:
+    passes, counted = watch(monkeypatch, Prior, "forward"), []
+    less = ["sample.guidance_interval=[0.4,0.6]", "sample.unconditional=condition", "sample.shift=3"]
+    for more in ([], less):
+        words = ("--new", 4, "--steps", 3, "--guidance", 3, "--repeats", 1, "--warmup", 0)
+        counted.append(measure("generate", TINY, *more, *words)["flops_per_token"])
+    assert passes[: len(passes) // 2] == passes[len(passes) // 2 :]
+    assert counted[0] == counted[1]
+
+
 def test_figures_agree_with_one_another(measure) -> None:
     found = measure("train", *SHAPE, "--sequence", 16, "--batch", 2, "--dtype", "float32")
     low, high = found["tokens_per_second_range"]
@@ -88,6 +99,7 @@ def test_figures_agree_with_one_another(measure) -> None:
     assert found["fraction_of_peak"] == pytest.approx(found["flops_per_second"] / found["matrix_peak"])
     assert found["asked"] == {"batch": 2, "sequence": 16, "dtype": "float32", "encode": False}
     assert found["machine"]["torch"] == torch.__version__
+    assert found["machine"]["attention"] == describe(torch.device("cpu"))
     assert found["peak_memory"] > 10**7
 
 

@@ -14,7 +14,7 @@ import torch
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
 from colatent.flow.objective import flow_losses, velocity_errors
-from colatent.train.budgets import budgeted, latents_of, mean_latents
+from colatent.train.budgets import budgeted, mean_latents, measure_of
 from colatent.train.cached import epochs_of, open_cache
 from colatent.train.codecs import build_codecs
 from colatent.train.prepare import Run, prepare
@@ -49,7 +49,7 @@ def test_lengths_are_those_of_the_sequences(tree: dict[str, Any], tmp_path: Path
     drawn = ready.sources.mixture(seed=1).take(30)
     rest = {"streams": ready.streams, "segments": ready.sources.segments, "flow": ready.config.flow, "seed": 0}
     found = [sum(len(segment.z_LC) for segment in one) for one in build_sequences(drawn, **rest)]
-    assert latents_of(ready)(drawn) == found
+    assert measure_of(ready)(drawn) == found
     assert len(set(found)) > 3
     assert min(found) <= mean_latents(ready) <= max(found)
 
@@ -71,7 +71,7 @@ def test_the_loss_is_the_mean_over_the_latents_of_the_step(tree: dict[str, Any],
 
 def test_a_run_logs_that_loss_and_keeps_the_budget(tree: dict[str, Any], whole: Path, tmp_path: Path) -> None:
     ready = prepared(tree, tmp_path)
-    draws, measure = budgeted(ready, ready.sources.mixture(seed=0), stage="prior"), latents_of(ready)
+    draws, measure = budgeted(ready, ready.sources.mixture(seed=0), stage="prior"), measure_of(ready)
     steps = [draws.take(16) for _ in range(STAGE["steps"])]
     assert all(0 < sum(measure(step)) <= STAGE["budget"] for step in steps)
     stage = PriorStage(ready, ready.config.stages["prior"])
@@ -98,8 +98,8 @@ def test_a_cache_tells_the_same_lengths_without_reading(tree: dict[str, Any], tm
         open_cache(ready)
     drawn = ready.sources.mixture(seed=0).take(12)
     known = [one for one in drawn if one.epoch < 2]
-    assert latents_of(ready)([Drawn(source=one.source, key=one.key, epoch=one.epoch, sample={}) for one in known])
-    assert latents_of(ready)(known) == latents_of(fresh)(known)
+    assert measure_of(ready)([Drawn(source=one.source, key=one.key, epoch=one.epoch, sample={}) for one in known])
+    assert measure_of(ready)(known) == measure_of(fresh)(known)
 
 
 def test_how_often_a_source_is_read_is_estimated_from_lengths(tree: dict[str, Any], tmp_path: Path) -> None:

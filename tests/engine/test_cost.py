@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 
 from colatent.config.schema import PriorConfig
-from colatent.evaluate.cost import codec_flops, count_flops, parameters, prior_flops
+from colatent.evaluate.cost import codec_flops, parameters, prior_flops
+from colatent.evaluate.flops import count_flops
 from colatent.prior.dit import Prior
 from colatent_text.codec import TextCodec
 from colatent_text.config import TextConfig
@@ -15,7 +16,7 @@ from colatent_text.items import Text
 def test_a_matrix_product_costs_two_flops_per_product_forward_and_twice_that_backward() -> None:
     weight = torch.ones(5, 7, requires_grad=True)
     x = torch.ones(3, 5, requires_grad=True)
-    assert count_flops(lambda: (x @ weight).sum()) == 3 * 2 * 3 * 5 * 7
+    assert count_flops(lambda: (x @ weight).sum().backward()) == 3 * 2 * 3 * 5 * 7
 
 
 def test_prior_flops_are_the_sum_of_its_matrix_products() -> None:

@@ -34,6 +34,15 @@ def test_a_stage_that_goes_on_hides_what_it_writes_again(tmp_path: Path) -> None
     ]
 
 
+def test_a_stage_that_begins_again_hides_all_that_it_wrote(tmp_path: Path) -> None:
+    for number in (1.0, 2.0):
+        with Board(tmp_path, "prior", step=0) as shown:
+            for step in range(3):
+                shown.scalars(step, {"loss": 10 * number + step})
+    found = EventAccumulator(str(tmp_path / "tensorboard" / "prior")).Reload()
+    assert [(one.step, one.value) for one in found.Scalars("loss")] == [(0, 20.0), (1, 21.0), (2, 22.0)]
+
+
 def test_what_does_not_write_leaves_nothing(tmp_path: Path) -> None:
     with Board(tmp_path, "prior", step=0, writes=False) as shown:
         shown.scalars(1, {"loss": 1.0})

@@ -115,7 +115,7 @@ def test_a_run_that_goes_on_is_the_run_that_was_never_stopped(tmp_path: Path) ->
 
 
 def test_where_the_codec_trains_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colatent.train.joint_stage.fuse", partial(fuse, backend="aot_eager"))
+    monkeypatch.setattr("colatent.train.starting.fuse", partial(fuse, backend="aot_eager"))
     monkeypatch.setattr("colatent.train.run.check_compiler", lambda device, where: None)
     tree = changed(TEXT, joint={"regime": "interval", "interval": 2}, stages__joint=TEXT["stages"]["prior"])
     del tree["stages"]["prior"]

@@ -18,8 +18,8 @@ from colatent.latents.packing import pack
 from colatent.prior.dit import Prior
 from colatent.train.codecs import build_codecs
 from colatent.train.prepare import Run, prepare
-from colatent.train.prior_stage import build_prior
 from colatent.train.sequences import build_sequences
+from colatent.train.starting import build_prior
 from plugins_for_tests.grid import plugins_with_grid
 from plugins_for_tests.runs import TEXT, changed, last, metrics, run
 

@@ -149,7 +149,7 @@ def _run(config: RunConfig, shape: Mapping[str, int | None], *, made_up: bool) -
 def _model(run: Run, *, window: int, precision: Precision) -> Model:
     """A model of a run before its first step."""
     from colatent.generate.model import Model
-    from colatent.train.prior_stage import build_prior
+    from colatent.train.starting import build_prior
 
     prior = build_prior(run).prior.eval().requires_grad_(False)
     for codec in run.codecs.values():

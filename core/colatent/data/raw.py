@@ -184,7 +184,7 @@ def _folder(root: Path, suffixes: tuple[str, ...]) -> Raw:
     for some in suffixes:
         if not any(_ends(suffix, some) for group in groups.values() for suffix in group):
             raise UserError(f"no file ends in .{some}", where=str(root), do="take it out of --suffixes, or mend it")
-    _check_whole(groups, root)
+    _check_whole(groups)
     return Raw(samples=_read(groups), total=len(groups))
 
 
@@ -201,7 +201,7 @@ def _hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def _check_whole(groups: Mapping[str, Mapping[str, Path]], root: Path) -> None:
+def _check_whole(groups: Mapping[str, Mapping[str, Path]]) -> None:
     """A sample that lacks a file that the others have is found now, and not in the middle of a run."""
     most = max((len(group) for group in groups.values()), default=0)
     for group in groups.values():

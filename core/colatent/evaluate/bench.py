@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from colatent.generate.precision import Precision
+from colatent.prior.backends.choose import describe
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 SIDES = {"cpu": 1024, "cuda": 8192}
@@ -143,7 +144,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
-        "attention": "scaled_dot_product",
+        "attention": describe(device),
     }
 
 

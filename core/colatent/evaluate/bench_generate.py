@@ -47,16 +47,20 @@ class Questions:
         rng = np.random.default_rng(0)
         return [rng.integers(1, self.vocabulary, size=self.prompt).tolist() for _ in range(self.batch)]
 
+    def settings(self) -> Settings:
+        """How the flow is solved, all of it: a config may ask for less guidance in its samples than is counted here."""
+        return Settings(steps=self.steps, solver="euler", guidance=self.guidance)
+
 
 def bench_generation(model: Model, questions: Questions, bench: Bench) -> Measured:
     """Measure generation: encoding the prompts, filling the caches, solving, committing and decoding each block."""
     prompts = questions.prompts()
     fill_zeros(model.prior)
-    how = {"batch": questions.batch, "steps": questions.steps, "solver": "euler", "guidance": questions.guidance}
+    how = {"batch": questions.batch, **vars(questions.settings())}
     kept: list[list[Result]] = []
 
     def generate(new: int = questions.new) -> None:
-        kept[:] = model.generate_many(prompts, max_new_tokens=new, **how)  # type: ignore[arg-type]
+        kept[:] = model.generate_many(prompts, max_new_tokens=new, **how)
 
     first = bench.times(lambda: generate(1))  # one unit comes with a whole block
     seconds, memory, peak = bench.run(generate)
@@ -83,7 +87,7 @@ def _count(model: Model, questions: Questions, made: Sequence[Result]) -> tuple[
     codec, longest = model.codecs[target], max(len(one.latents_LC) for one in made)
     lengths = block_lengths(codec, requests[0])
     blocks = lengths[: sum(end <= longest for end in accumulate(lengths))]
-    settings = Settings(steps=questions.steps, solver="euler", guidance=questions.guidance)
+    settings = questions.settings()
     prior = generation_flops(
         model.prior.config,
         model.prior.channels,

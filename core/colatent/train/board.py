@@ -35,7 +35,8 @@ class Board:
         self._events: _Events | None = None
         if writes:
             with self._spared():
-                self._events = _Events(self._folder, purge=step + 1)
+                # Of step 0 there is one evaluation, which a stage that has no checkpoint does again.
+                self._events = _Events(self._folder, purge=step + 1 if step else 0)
 
     def scalars(self, step: int, values: Mapping[str, float], *, under: str = "") -> None:
         """Write numbers of one step."""

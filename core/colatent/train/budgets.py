@@ -27,7 +27,7 @@ PROBES = 8
 def budgeted(run: Run, mixture: Mixture, *, stage: str) -> Budgeted:
     """The mixture in steps of the stage's budget. It must give the samples of all processes."""
     budget = _budget(run, stage)
-    return Budgeted(mixture, budget, measure=latents_of(run), rank=run.world.rank, world=run.world.size)
+    return Budgeted(mixture, budget, measure=measure_of(run), rank=run.world.rank, world=run.world.size)
 
 
 def _budget(run: Run, stage: str) -> Budget:
@@ -42,7 +42,7 @@ def shares(config: StageConfig, world: int) -> int:
     return world * (config.accumulate if config.parallel == "fsdp" and world > 1 else 1)
 
 
-def latents_of(run: Run) -> Measure:
+def measure_of(run: Run) -> Measure:
     """What tells the latents of samples, all segments of their sequences together; 1 of an empty one, which also
     takes its place."""
     segments = {source: Counter(segment.stream for segment in some) for source, some in run.sources.segments.items()}
@@ -72,7 +72,7 @@ def _lengths(run: Run, stream: Stream, drawn: Sequence[Drawn]) -> list[int]:
 
 def mean_latents(run: Run) -> float:
     """Latents of a sample on average over the sources, as the first ones of each have them."""
-    measure, total, weights = latents_of(run), 0.0, 0.0
+    measure, total, weights = measure_of(run), 0.0, 0.0
     for name, (dataset, weight) in run.sources.training.items():
         lengths = measure(first_samples(dataset, name, count=PROBES, seed=run.config.seed))
         total, weights = total + weight * sum(lengths) / len(lengths), weights + weight

@@ -34,7 +34,7 @@ from colatent.train.codecs import build_codecs, check_items
 from colatent.train.device import own_device
 from colatent.train.interrupts import Interrupts
 from colatent.train.prepare import Run, prepare
-from colatent.train.prior_stage import check_codecs_trained
+from colatent.train.refusals import check_codecs_trained
 from colatent.train.spread import in_passes
 
 Progress = Callable[[int, int], None]

@@ -126,9 +126,8 @@ class Sharded:
         for layer in (layer for part in layered.values() for layer in part.layers):
             fully_shard(layer, mesh=mesh)
         self._size, self._parts = size, parts
-        self._run: Any = fully_shard(
-            Work(layered), mesh=mesh
-        )  # still the module that it was, beside what its type says
+        # Still the module that it was, beside what its type says.
+        self._run: Any = fully_shard(Work(layered), mesh=mesh)
         rest = [part.module for name, part in parts.items() if name not in layered]
         self._whole = [one for module in rest for one in module.parameters() if one.requires_grad]
 

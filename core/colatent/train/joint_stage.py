@@ -21,9 +21,7 @@ from torch import Tensor, nn
 
 from colatent.checkpoint.codecs import copy_codec
 from colatent.checkpoint.folder import Checkpoint
-from colatent.config.checks import check_unchanged, validate
-from colatent.config.regimes import CODEC_TRAINS
-from colatent.config.schema import JointConfig, PriorConfig, StageConfig
+from colatent.config.schema import JointConfig, StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
 from colatent.evaluate.sampling import Sampled
@@ -33,32 +31,21 @@ from colatent.latents.packing import pack
 from colatent.latents.posterior import entropy_term, reference_term
 from colatent.plugins.contract import Codec, TrainableCodec
 from colatent.prior.dit import Prior
-from colatent.prior.fused import fuse
 from colatent.train.alike import row_counts, with_rows
 from colatent.train.codec_stage import LossWeights, latents_of, measure_scale, merge, note, score, unit_counts
 from colatent.train.prepare import Run
-from colatent.train.prior_stage import (
-    build_prior,
-    check_codecs_trained,
-    check_order,
-    check_scale,
-    check_trained,
-    generated_units,
-    longest_history,
-    model_contents,
-    score_prior,
-)
+from colatent.train.prior_stage import generated_units, longest_history, model_contents, score_prior
+from colatent.train.refusals import check_codecs_trained, check_scale, trained_codecs
 from colatent.train.samples import sample_prior
 from colatent.train.sequences import EncodedItems, encode_streams, join_sequences
 from colatent.train.stage import Part, Prepared, always
+from colatent.train.starting import prior_to_train
 
 
 class JointStage:
     """Trains the prior and, unless the regime is `fixed`, every codec that can be trained."""
 
     name = "joint"
-    sharded = False
-    """Whether processes hold shares of the prior, which they must then use alike."""
 
     def __init__(self, run: Run, config: StageConfig) -> None:
         self.run, self.config, self.joint = run, config, run.config.joint
@@ -69,17 +56,12 @@ class JointStage:
         for name, codec in run.codecs.items():
             if name not in self.trained:
                 codec.requires_grad_(False).eval()  # type: ignore[attr-defined]
-        start = build_prior(run)
-        self.prior: Prior = start.prior
-        self.prior.recompute = config.recompute
-        if config.compile:
-            fuse(self.prior)
-        self.prior.in_layers = self.sharded = config.parallel == "fsdp" and run.world.size > 1
+        start = prior_to_train(run, config)
+        self.prior, self.window, self.ended = start.prior, start.window, False
         self.codecs = nn.ModuleDict(self.trained)  # type: ignore[arg-type]
         self.parts = build_parts(self.prior, self.codecs, joint=self.joint, steps=config.steps)
         self.references = self._references() if self.joint.reference else {}
         self._weights = LossWeights(config.losses, stage=self.name, streams=self.trained)
-        self.window, self.ended = start.window, False
 
     def prepare(self, drawn: Sequence[Drawn], step: int, *, alone: bool) -> Prepared:
         """The items with their latents, which carry their gradient where the codec moves, and the packed batch."""
@@ -98,7 +80,7 @@ class JointStage:
         counts = {f"{name}/flow": count for name, count in flow_counts(batch).items()}
         for name, some in encoded.items():
             counts |= unit_counts(name, some.records)
-        counts |= row_counts(batch) if self.sharded else {}
+        counts |= row_counts(batch) if self.prior.in_layers else {}
         return Prepared(batch=(batch, encoded, generated_units(sequences)), counts=counts)
 
     def encodes(self, step: int) -> bool:
@@ -109,7 +91,7 @@ class JointStage:
         """Weighted loss of the parts that move, its terms by name, and the number of data units to generate."""
         (batch, encoded, units), weights = prepared.batch, self.run.config.flow.weights
         rows = {name.removesuffix("/flow"): count for name, count in counts.items() if name.endswith("/flow")}
-        if self.sharded:
+        if self.prior.in_layers:
             batch = with_rows(batch, self.prior, counts, gradient=self.encodes(step))
         losses = flow_losses(self.prior, batch, rows)
         # Where the codec has its turn and none of its items is in the batch, there is nothing to learn, and no error.
@@ -198,13 +180,6 @@ class JointStage:
             warnings.warn(f"{error.where}: {error.what}; other priors will refuse this codec", stacklevel=1)
 
 
-def trained_codecs(run: Run) -> dict[str, Codec]:
-    """The codecs that the run's regime trains, by stream."""
-    if run.config.joint.regime not in CODEC_TRAINS:
-        return {}
-    return {name: codec for name, codec in run.codecs.items() if isinstance(codec, TrainableCodec)}
-
-
 def build_parts(prior: Prior, codecs: nn.ModuleDict, *, joint: JointConfig, steps: int) -> dict[str, Part]:
     """Which of prior and codecs moves at which step, and how fast."""
     by_turns = joint.regime == "interval"
@@ -224,36 +199,3 @@ def build_parts(prior: Prior, codecs: nn.ModuleDict, *, joint: JointConfig, step
 def _turn(length: int, *, first: bool) -> Callable[[int], bool]:
     """Every other run of `length` steps."""
     return lambda step: (step // length % 2 == 0) == first
-
-
-def check_begin(run: Run) -> None:
-    """Refuse codecs that the regime cannot begin with."""
-    regime = run.config.joint.regime
-    if regime in CODEC_TRAINS and not trained_codecs(run):
-        what = f"is {regime}, but no codec of this run can be trained"
-        raise UserError(what, where="joint.regime", do="use regime fixed")
-    if regime != "scratch":
-        check_order(run, "joint")
-        return
-    for name, facts in run.facts.items():
-        if name not in trained_codecs(run):
-            check_trained(name, facts.trained, stage="joint")
-            check_scale(name, facts.std)
-        elif facts.trained:
-            what = "its codec is trained already, and joint.regime scratch starts from an untrained one"
-            raise UserError(what, where=f"streams.{name}", do="use another regime, or leave out weights and init")
-
-
-def check_joint_resumed(checkpoint: Checkpoint, run: Run) -> None:
-    """Refuse to go on over other codecs than this stage began with, with another prior, or past its end."""
-    stored = checkpoint.document("joint")
-    for name, facts in run.facts.items():
-        if stored["began"].get(name) != facts.hash:
-            what = f"the codec that stage joint began with for stream {name!r} is gone or was changed"
-            raise UserError(what, where=str(checkpoint.path), do="put it back, or start a run of its own")
-    before = validate(PriorConfig, checkpoint.document("model")["prior"], where="prior")
-    check_unchanged(before, run.config.prior, where="prior", do="put it back, or start a run of its own")
-    steps = run.config.stages["joint"].steps
-    if stored["ended"] and steps > checkpoint.step:
-        what = f"is {steps}, but this stage ended after {checkpoint.step} steps"
-        raise UserError(what, where="stages.joint.steps", do="put it back, or start another run with init")

@@ -13,36 +13,28 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from colatent.checkpoint.codecs import load_weights
-from colatent.checkpoint.folder import Checkpoint, newest, read_checkpoint
+from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.run import RunFolder
-from colatent.checkpoint.together import write_together
-from colatent.checkpoint.write import clean_temporary, prune, step_folder
 from colatent.config.schema import StageConfig
 from colatent.data.mixture import Drawn, Draws
 from colatent.errors import UserError
 from colatent.train.averages import Averages
 from colatent.train.board import Board
-from colatent.train.engine import build_engine, clip, cut, is_cut, own_rows
+from colatent.train.engine import build_engine, clip, cut
 from colatent.train.interrupts import Interrupts
-from colatent.train.optimiser import (
-    build_optimisers,
-    learning_rate,
-    load_optimisers,
-    optimiser_tensors,
-)
+from colatent.train.optimiser import build_optimisers, learning_rate, load_optimisers, optimiser_tensors
 from colatent.train.progress import Reporter
 from colatent.train.remote import Remote
 from colatent.train.samples import SampleFolder, spared
+from colatent.train.saved import Saved
 from colatent.train.spread import Passed, Spread
 from colatent.train.stage import Part, Stage
-from colatent.train.versions import versions
 from colatent.train.world import World
 
 Found = TypeVar("Found")
@@ -67,7 +59,9 @@ class Trainer:
         """`remote`: who gets the numbers beside the run folder."""
         self.remote, self.samples = remote, SampleFolder(folder.samples / stage.name)
         self.stage, self.config, self.folder, self.mixture = stage, config, folder, mixture
-        self.fingerprint, self.device, self.reporter, self.world = fingerprint, device, reporter, world
+        self.reporter, self.world = reporter, world
+        checkpoints = folder.checkpoints(stage.name)
+        self.saved = Saved(checkpoints, world=world, fingerprint=fingerprint, reporter=reporter)
         trained = {name: part for name, part in stage.parts.items() if any(one.requires_grad for one in weights(part))}
         self.engine = build_engine(trained, parallel=config.parallel, world=world, device=device)
         self.spread = Spread(stage, config, engine=self.engine, world=world, device=device)
@@ -78,7 +72,6 @@ class Trainer:
         self.optimisers = build_optimisers(self.parts, config)
         self.averages = Averages(self.parts, decay=config.ema)
         self.step = 0
-        self._written: set[Path] = set()
 
     def run(self) -> None:
         """Train to the last step, finish the stage and save it."""
@@ -205,8 +198,7 @@ class Trainer:
             return self.engine.look(work)
 
     def save(self) -> None:
-        """Write a checkpoint and drop the oldest ones."""
-        folder = self.folder.checkpoints(self.stage.name)
+        """Write a checkpoint."""
         state: dict[str, Any] = {"step": self.step, "data": self.mixture.state()}
         state["ema_updates"] = {name: average.updates for name, average in self.averages.items()}
         with self.averages.in_place(name for name, part in self.parts.items() if part.settles) as raw:
@@ -214,21 +206,8 @@ class Trainer:
             tensors: dict[str, Any] = {**raw, **contents.get("tensors", {})}
             tensors["optimiser"] = optimiser_tensors(self.optimisers)
             tensors |= {f"{name}.ema": average.shadow for name, average in self.averages.items()}
-            shared = {name: group for name, group in tensors.items() if is_cut(group)}
-            write_together(
-                folder,
-                peers=self.world,
-                step=self.step,
-                shares={name: own_rows(group, leads=self.world.leads) for name, group in shared.items()},
-                tensors={name: group for name, group in tensors.items() if group and name not in shared},
-                documents={"state": state, **contents.get("documents", {})},
-                files=contents.get("files", {}),
-                fingerprint=self.fingerprint,
-                versions=versions(),
-            )
-        if self.world.leads:
-            self._written.add(step_folder(folder, self.step))
-            prune(folder, keep=2, written=self._written)
+            documents = {"state": state, **contents.get("documents", {})}
+            self.saved.write(self.step, tensors=tensors, documents=documents, files=contents.get("files", {}))
         self._count_damage()
 
     def _count_damage(self) -> None:
@@ -240,7 +219,7 @@ class Trainer:
 
     def resume(self) -> Checkpoint | None:
         """Take up the newest valid checkpoint of this stage, if there is one."""
-        checkpoint = self._newest()
+        checkpoint = self.saved.newest()
         if checkpoint is None:  # what a run logged before its first checkpoint is done again
             self._forget(after_step=-1)
             return None
@@ -262,15 +241,6 @@ class Trainer:
         if self.world.leads:
             self.folder.truncate_metrics(after_step=after_step, stage=self.stage.name)
             self.samples.drop_after(after_step)
-
-    def _newest(self) -> Checkpoint | None:
-        """The checkpoint that the first process finds to be the newest valid one."""
-        folder, found = self.folder.checkpoints(self.stage.name), None
-        if self.world.leads:
-            clean_temporary(folder)
-            found = newest(folder, on_skip=self.reporter.skipped)
-        name = self.world.gather(found.path.name if found else "")[0]
-        return read_checkpoint(folder / name) if name and not found else found
 
 
 def weights(part: Part) -> list[nn.Parameter]:

@@ -22,15 +22,17 @@ from colatent.train.budgets import budgeted, check_budgets
 from colatent.train.cached import open_cache
 from colatent.train.codec_stage import CodecStage
 from colatent.train.codecs import adopt_stored, build_codecs, check_items, check_lengths
-from colatent.train.joint_stage import JointStage, check_begin, check_joint_resumed
+from colatent.train.joint_stage import JointStage
 from colatent.train.loop import Trainer
 from colatent.train.prepare import Run, prepare
-from colatent.train.prior_stage import PriorStage, check_init, check_order, check_resumed
+from colatent.train.prior_stage import PriorStage
 from colatent.train.progress import Reporter
+from colatent.train.refusals import check_begin, check_joint_resumed, check_order, check_resumed
 from colatent.train.remote import Remote, check_wandb, open_wandb
 from colatent.train.resume import check_same_settings
 from colatent.train.spread import check_shares
 from colatent.train.stage import Stage
+from colatent.train.starting import check_init
 from colatent.train.versions import versions
 from colatent.train.world import World, join
 

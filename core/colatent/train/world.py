@@ -2,7 +2,7 @@
 
 A process alone is a world of one and needs no network. In a larger one all do the same in the same order, and what they
 tell one another here is small: numbers that are added up, and short texts. Weights and gradients are the business of
-`spread`. Nothing is pickled: numbers travel as numbers, texts as bytes.
+`engine`. Nothing is pickled: numbers travel as numbers, texts as bytes.
 """
 
 from __future__ import annotations

@@ -43,5 +43,5 @@ def masked_attention(
 
 def _softmax(score_BHQK: Tensor) -> Tensor:
     """Over the keys, in float32 at least."""
-    wide = torch.float32 if score_BHQK.dtype == torch.bfloat16 else score_BHQK.dtype
+    wide = torch.promote_types(score_BHQK.dtype, torch.float32)
     return score_BHQK.softmax(-1, dtype=wide).to(score_BHQK.dtype)

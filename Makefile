@@ -28,8 +28,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: env  ## Train both stages on data that any Python carries, then write text (minutes)
 	$(BIN)/colatent demo
 
-test: env  ## Run all tests
-	$(BIN)/python -m pytest
+test: env  ## Run all tests, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: env  ## Check style, format and types
 	$(BIN)/ruff check $(ROOTS)

@@ -44,7 +44,7 @@ def check_compiler(device: torch.device, *, where: str) -> None:
         fused(_tried)(x).sum().backward()
     except (RuntimeError, OSError) as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        do = "install a C++ compiler (Debian: g++), or set it to false"
+        do = "install a C++ compiler (Debian: g++), on CUDA Triton too, or set it to false"
         raise UserError(f"torch.compile does not work here: {lines[0][:200]}", where=where, do=do) from error
 
 

@@ -67,7 +67,12 @@ def _lengths(run: Run, stream: Stream, drawn: Sequence[Drawn]) -> list[int]:
     items = cut_items(stream, drawn)
     if isinstance(stream.codec, MeasuredCodec):
         return stream.codec.lengths(items)
-    return [len(record.mean_LC) for record in stream.codec.encode(items)]
+    training = stream.codec.training  # type: ignore[attr-defined]
+    stream.codec.eval()  # type: ignore[attr-defined]  # what is only measured must not move running statistics
+    try:
+        return [len(record.mean_LC) for record in stream.codec.encode(items)]
+    finally:
+        stream.codec.train(training)  # type: ignore[attr-defined]
 
 
 def mean_latents(run: Run) -> float:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -676,6 +677,15 @@ def test_atomic_write_on_a_full_disk(tmp_path: Path) -> None:
             atomic_write_text(path, "new")
         assert path.read_text() == "old"
         assert list(tmp_path.iterdir()) == [path]
+
+
+def test_atomic_write_on_a_disk_that_is_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with failing_at(1, read_only), pytest.raises(UserError, match=r"run\.json: cannot be written: Read-only"):
+        atomic_write_text(tmp_path / "run.json", "new")
 
 
 # From a path to a checkpoint

@@ -13,7 +13,7 @@ import torch
 from colatent.cli.main import main
 from colatent.evaluate import bench
 from colatent.generate.model import Model
-from colatent.prior.backends.choose import describe
+from colatent.prior.backends.choose import SETTING, describe
 from colatent.prior.dit import Prior
 from colatent.train.loop import Trainer
 
@@ -108,6 +108,16 @@ def test_encoding_adds_the_codecs_flops_and_nothing_else(measure) -> None:
     prior = whole["flops_per_token"] * whole["flops_share"]["prior"]
     assert prior == pytest.approx(alone["flops_per_token"])
     assert whole["flops_share"]["codec"] > 0
+
+
+@pytest.mark.parametrize(("backend", "said"), [("matrix", "matrix"), ("flex", "sdpa")])  # a cache is not for flex
+def test_any_backend_of_attention_is_measured_by_the_same_flops(backend: str, said: str, measure, monkeypatch) -> None:
+    words = ("generate", *SHAPE, "--prompt", 6, "--new", 4, "--steps", 1, "--dtype", "float32")
+    plain = measure(*words)
+    monkeypatch.setenv(SETTING, backend)
+    found = measure(*words)
+    assert found["flops_per_token"] == plain["flops_per_token"]
+    assert found["machine"]["attention"]["generation"] == said
 
 
 def test_a_config_is_measured_on_its_own_data(measure, in_tmp) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from colatent.checkpoint.folder import newest
 from colatent.checkpoint.run import RunFolder
 from colatent.cli.main import main
-from plugins_for_tests.run_folders import made_run, name_of, save, step_names
+from plugins_for_tests.run_folders import made_run, name_of, record, save, step_names
 
 
 @pytest.fixture
@@ -88,6 +89,13 @@ def test_comparison(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(printed(capsys, "compare", runs / "done", runs / "wide", "--json"))
     assert document["differences"]["prior.width"] == ["16", "32"]
     assert "two runs or more" in printed(capsys, "compare", runs / "done", status=2)
+
+
+def test_a_comparison_tells_what_was_not_finite(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = [record("prior", 1), record("prior", 2, loss=math.nan)]
+    made_run(runs / "broken", stages=("prior",), records=broken, finished=False)
+    lines = printed(capsys, "compare", runs / "done", runs / "broken").splitlines()
+    assert any(line.startswith("- broken: prior: not finite at step 2: loss; lower lr") for line in lines)
 
 
 def test_cleaning_keeps_the_newest_of_each_stage(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

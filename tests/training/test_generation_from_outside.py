@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,16 @@ def test_samples_are_written_as_lines(folder: Path, tmp_path: Path, capsys: pyte
     lines = (tmp_path / "new" / "out" / "samples.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line) for line in lines] == samples
     assert samples[0]["prompt"] == "zwölf"
+
+
+def test_a_full_disk_is_told_with_the_place(folder: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "write_text", full)
+    assert main(["generate", str(folder), "--max-new", "4", "--out", str(tmp_path / "out")]) == 2
+    assert f"{tmp_path / 'out'}: cannot be written: No space left on device; make room" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_checkpoint_is_a_model_too(folder: Path, model: Model) -> None:

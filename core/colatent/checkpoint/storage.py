@@ -120,7 +120,8 @@ def atomic_write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> Non
         do = "make room or write elsewhere"
         raise UserError(f"cannot be written: {error.strerror or error}", where=str(path), do=do) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that is read only refuses this too, and must not hide why
+            temporary.unlink(missing_ok=True)
 
 
 def atomic_write_bytes(path: Path, data: bytes) -> None:

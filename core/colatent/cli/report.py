@@ -21,7 +21,7 @@ def report(run: str, others: tuple[str, ...], out: str | None, as_json: bool) ->
     """
     from colatent.checkpoint.storage import atomic_write_text, make_folder
     from colatent.evaluate.run_facts import run_facts
-    from colatent.evaluate.run_report import PAGE, run_document, run_page
+    from colatent.evaluate.run_report import PAGE, finding_lines, run_document, run_page
 
     runs = [run_facts(path) for path in (run, *others)]
     path = Path(run) / PAGE if out is None else Path(out)
@@ -33,8 +33,4 @@ def report(run: str, others: tuple[str, ...], out: str | None, as_json: bool) ->
 
         print_json({"page": str(path), **document})
         return
-    for name, found in document["findings"].items():
-        for one in found:
-            where = "" if one["where"] == name else f"{one['where']}: "
-            click.echo(f"- {name}: {where}{one['text']}; {one['do']}")
-    click.echo(f"report {path}")
+    click.echo("\n".join([*finding_lines(document), f"report {path}"]))

@@ -76,13 +76,13 @@ def _line(run: RunFacts) -> tuple[str, ...]:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="RUN RUN...")
 @JSON
 def compare(paths: tuple[str, ...], as_json: bool) -> None:
-    """Show the settings in which runs differ, and their last figures.
+    """Show the settings in which runs differ, their last finite figures, and what stands out.
 
     Two or more run folders, in any state. `colatent report` draws them.
     """
     from colatent.cli.show import print_json, print_table
     from colatent.evaluate.run_facts import run_facts
-    from colatent.evaluate.run_report import run_document
+    from colatent.evaluate.run_report import finding_lines, run_document
     from colatent.evaluate.run_words import names
 
     if len(paths) < 2:
@@ -96,6 +96,8 @@ def compare(paths: tuple[str, ...], as_json: bool) -> None:
     print_table([("setting", *names(found)), *(differing or [("(none differs)", *[""] * len(found))])])
     click.echo()
     print_table([("last figure", *names(found)), *_last(document["runs"])])
+    if lines := finding_lines(document):
+        click.echo("\n".join(["", *lines]))
 
 
 def _last(documents: list[dict[str, Any]]) -> list[tuple[str, ...]]:

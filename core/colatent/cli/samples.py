@@ -89,8 +89,19 @@ def records_of(
             records.append({**question.facts, "sample": sample, "seed": seed, stream: shown, **result.details})
     if aside is not None:
         lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        (aside / RECORDS).write_text(lines, encoding="utf-8")
+        with _filling(aside):
+            (aside / RECORDS).write_text(lines, encoding="utf-8")
     return records
+
+
+@contextmanager
+def _filling(aside: Path) -> Iterator[None]:
+    """A full disk is told with its folder: what fails in writing a file that is open names none."""
+    try:
+        yield
+    except OSError as error:
+        what, do = f"cannot be written: {error.strerror or error}", "make room, or name another folder with --out"
+        raise UserError(what, where=str(aside.parent), do=do) from error
 
 
 def _write(codec: Codec, item: Item, aside: Path | None, name: str) -> str:
@@ -99,7 +110,8 @@ def _write(codec: Codec, item: Item, aside: Path | None, name: str) -> str:
 
     assert isinstance(codec, FileCodec)
     assert aside is not None
-    return codec.write_item(item, aside / name).name
+    with _filling(aside):
+        return codec.write_item(item, aside / name).name
 
 
 def readable(asked: Sequence[Question], records: Sequence[dict[str, Any]], *, stream: str, out: Path | None) -> str:

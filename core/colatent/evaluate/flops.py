@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from colatent.config.schema import PriorConfig
 from colatent.latents.sequence import LatentSequence, blocks_of
+from colatent.prior.backends.choose import counted
 from colatent.prior.modulation import FEATURES
 
 
@@ -133,6 +134,6 @@ def _block_work(target: str, rows: int, branches: Sequence[int], *, asked: bool)
 def count_flops(work: Callable[[], Any]) -> int:
     """Of the matrix products that happen in `work()`."""
     # torch does not count its fused attention on a CPU, so attention is done as the products that it is.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), counted():
         work()
     return int(counter.get_total_flops())

@@ -55,6 +55,16 @@ def run_document(runs: Sequence[RunFacts]) -> dict[str, Any]:
     }
 
 
+def finding_lines(document: Mapping[str, Any]) -> list[str]:
+    """The findings of a document as lines of text."""
+    lines = []
+    for name, found in document["findings"].items():
+        for one in found:
+            where = "" if one["where"] == name else f"{one['where']}: "
+            lines.append(f"- {name}: {where}{one['text']}; {one['do']}")
+    return lines
+
+
 def as_document(run: RunFacts) -> dict[str, Any]:
     """One run."""
     return {

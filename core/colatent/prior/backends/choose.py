@@ -9,7 +9,9 @@ cache), that part is done as under `auto`.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -49,8 +51,23 @@ BACKENDS = {
 }
 
 
+_COUNTED: ContextVar[bool] = ContextVar("counted", default=False)
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Inside, only PyTorch's own operators are chosen, whatever is set: no others are known to its counter of FLOPs."""
+    before = _COUNTED.set(True)
+    try:
+        yield
+    finally:
+        _COUNTED.reset(before)
+
+
 def choose(layout: Layout, case: Case) -> tuple[str, ...]:
     """The name of the backend of each part; FLEX for all parts or none."""
+    if _COUNTED.get():
+        return tuple(_part(part, case, "auto") for part in layout.parts)
     name = asked(case)
     hidden = any(part.mask_BQK is not None or part.own is not None for part in layout.parts)
     wanted = name == FLEX or (name == "auto" and case.device.type == "cuda" and case.gradient and hidden)

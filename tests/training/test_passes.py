@@ -157,7 +157,7 @@ def test_more_passes_than_samples_are_refused(tmp_path: Path) -> None:
 def test_the_prior_stage_counts_rows(joint: JointStage) -> None:
     """Counts of passes add up to the count of the whole."""
     stage = PriorStage.__new__(PriorStage)
-    stage.run, stage.window = joint.run, 0
+    stage.run, stage.module, stage.window = joint.run, joint.prior, 0
     drawn = joint.run.sources.mixture(seed=0).take(7)
     whole = stage.prepare(drawn, 0, alone=True).counts
     some = [stage.prepare(drawn[number::2], 0, alone=False).counts for number in range(2)]

@@ -158,6 +158,15 @@ def test_mistakes_are_one_line(words: list[str], line: str, capsys, in_tmp) -> N
     assert error.count("\n") == 1
 
 
+def test_a_step_that_is_not_finite_is_one_line_and_leaves_nothing(capsys, in_tmp) -> None:
+    wild = ["stages.prior.lr=1e30", "stages.prior.warmup=0", "stages.prior.schedule=constant"]
+    assert main(["bench", "train", str(TINY), *wild, "--device", "cpu"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("colatent: stages.prior: loss ")
+    assert error.count("\n") == 1
+    assert not list(in_tmp.iterdir())
+
+
 def test_a_config_that_trains_no_prior_is_refused(capsys, tmp_path: Path) -> None:
     path = tmp_path / "codec.yaml"
     lines = TINY.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from colatent.checkpoint.manifest import MANIFEST
 from colatent.cli.main import main
+from colatent.errors import UserError
+from colatent.train.device import pick_device, usable
 from plugins_for_tests.runs import TEXT, changed, last, rewritten, run
 from plugins_for_tests.site import install
 
@@ -104,7 +107,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
         (["sample.options.text.wings=1"], ["sample.options.text.wings: unknown key", "temperature"]),
         (["sample.options.text.top_p=2"], ["sample.options.text.top_p: is 2", "pass sample.options.text.top_p=VALUE"]),
         (["device=cuda:77"], ["device", "cuda:77"]),
-        (["device=gpu"], ["device", "'gpu'", "use auto, cpu or cuda"]),
+        (["device=gpu"], ["device", "'gpu'", f"use {usable()}"]),
         (["init=nowhere"], ["nowhere", "does not exist"]),
     ],
     ids=lambda value: " ".join(value)[:40],
@@ -113,6 +116,13 @@ def test_settings(overrides: list[str], parts: list[str], in_tmp: Path, complain
     line = complaint("train", config(in_tmp, TEXT), "out=run", *overrides)
     assert [part for part in parts if part not in line] == [], line
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(("cuda", "names"), [(False, "auto or cpu"), (True, "auto, cpu or cuda")])
+def test_what_is_not_there_is_not_suggested(cuda: bool, names: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    with pytest.raises(UserError, match=rf"^device: 'cuda:77' cannot be used here; use {names}$"):
+        pick_device("cuda:77")
 
 
 @pytest.mark.parametrize("stages", [["prior"], ["prior", "codec"]])
@@ -210,7 +220,7 @@ def test_a_run_folder_that_exists(broken: Path, tmp_path: Path, complaint: Compl
         (["--steps", "0"], ["--steps"]),
         (["--solver", "rk9"], ["--solver", "rk9"]),
         (["--seed", "-1"], ["--seed"]),
-        (["--device", "cuda:77"], ["cuda:77", "use auto, cpu or cuda"]),
+        (["--device", "cuda:77"], ["cuda:77", f"use {usable()}"]),
         (["--prompt", "\udc80"], ["cannot represent U+DC80 at character 0"]),
         (["--promt", "x"], ["--promt"]),
         (["--temperature", "-1"], ["option temperature: is -1.0", "greater than or equal to 0"]),

@@ -15,10 +15,12 @@ from click.testing import CliRunner
 import colatent
 from colatent.cli.diagnose import diagnose as command
 from colatent.config import RunConfig, load
+from colatent.config.schema import StreamSampleConfig
 from colatent.errors import UserError
+from colatent.evaluate import diagnosis_denoise
 from colatent.evaluate.diagnosis import Diagnosis, diagnose
 from colatent.evaluate.diagnosis_decoder import reconstruction, robustness
-from colatent.evaluate.diagnosis_denoise import START_TIMES
+from colatent.evaluate.diagnosis_denoise import START_TIMES, denoise, denoising
 from colatent.evaluate.diagnosis_flow import FLOW_TIMES
 from colatent.evaluate.figures import draw_figures
 from colatent.evaluate.heldout import HeldOut, hold_out, open_held_out
@@ -85,7 +87,7 @@ def test_keys_of_the_document(text: Path, tmp_path: Path) -> None:
     document = json.loads(called(str(text), *FEW, "--out", str(tmp_path / "out"), "--json"))
     assert document == json.loads((tmp_path / "out" / "diagnosis.json").read_text())
     assert list(document) == [
-        "model", "n", "format", "seed", "samples", "solver", "steps", "streams", "findings"
+        "model", "n", "format", "seed", "samples", "solver", "steps", "shift", "streams", "findings"
     ]  # fmt: skip
     stream = document["streams"]["text"]
     page = (Path(__file__).resolve().parents[2] / "docs" / "diagnosis.md").read_text(encoding="utf-8")
@@ -179,6 +181,22 @@ def test_every_stream_is_diagnosed(both: Diagnosis) -> None:
     assert 0.0 < grid.flow.history_share < 1.0
     assert grid.denoising is not None
     assert grid.denoising.clean == pytest.approx(grid.reconstruction.share)
+
+
+def test_each_stream_is_solved_as_it_is_generated(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = set()
+
+    def noted(*some: Any, **how: Any) -> Any:
+        asked.add((how["solver"], how["steps"], how["shift"]))
+        return denoise(*some, **how)
+
+    monkeypatch.setattr(diagnosis_denoise, "denoise", noted)
+    model = colatent.load(pictures, plugins=plugins_with_grid())
+    own = {"grid": StreamSampleConfig(solver="euler", steps=3)}
+    model.sample = model.sample.model_copy(update={"shift": 2.0, "streams": own})
+    found = denoising(model, material(pictures), device=torch.device("cpu"), times=(1.0,))
+    assert found.keys() == {"text", "grid"}
+    assert asked == {("ab2", 8, 2.0), ("euler", 3, 2.0)}
 
 
 def test_sources_average_to_the_whole(both: Diagnosis, pictures: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ import colatent.train.run
 from colatent.cli.main import main
 from colatent.cli.train import suggestion
 from colatent.config import RunConfig
+from colatent.evaluate.tasks import Verdict
 from plugins_for_tests.grid import CONFIG
 from plugins_for_tests.grid_task import Patterns, plugins_with_task
 from plugins_for_tests.runs import changed
@@ -112,6 +114,21 @@ def told(judge: object, judged: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_a_task_that_gives_no_verdict_is_told_so(judged: Path, monkeypatch, capsys) -> None:
     line = "colatent: tasks.patterns: Patterns.judge gave dict, no Verdict; return a colatent.evaluate.tasks.Verdict\n"
     assert told(lambda *_, **__: {"right": 1.0}, judged, monkeypatch, capsys) == line
+
+
+def test_a_figure_that_is_no_number_is_null_and_a_dash(judged: Path, monkeypatch, capsys) -> None:
+    odd, bound = math.nan, math.inf
+    verdict = Verdict(figures={"right": odd, "few": 0.5}, bounds={"few": (0.25, bound)}, goals={"right": 0.9})
+    monkeypatch.setattr(Patterns, "judge", lambda *_, **__: verdict)
+    out = judged / "odd"
+    assert main(["eval", "run", str(judged), "--task", "patterns", "--out", str(out), "--quiet"]) == 0
+    assert "right  —                     0.90  missed" in capsys.readouterr().out
+    found = json.loads((out / "report.json").read_text(), parse_constant=pytest.fail)["tasks"]["patterns"]
+    assert (found["figures"], found["bounds"]) == ({"right": None, "few": 0.5}, {"few": [0.25, None]})
+    assert found["missed"] == ["right"]
+    page = (out / "report.html").read_text()
+    assert '<th>right</th><td class="number">—</td>' in page
+    assert '<th>few</th><td class="number">0.500</td><td class="number">—</td>' in page
 
 
 def test_an_error_within_a_task_names_it(judged: Path, monkeypatch, capsys) -> None:

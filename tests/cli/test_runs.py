@@ -13,7 +13,7 @@ import pytest
 from colatent.checkpoint.folder import newest
 from colatent.checkpoint.run import RunFolder
 from colatent.cli.main import main
-from plugins_for_tests.run_folders import made_run, name_of, record, save, step_names
+from plugins_for_tests.run_folders import made_run, name_of, record, save, scores, step_names
 
 
 @pytest.fixture
@@ -45,6 +45,18 @@ def test_the_list_says_where_each_run_stands(runs: Path, capsys: pytest.CaptureF
     assert first["size"] == sum(path.stat().st_size for path in (runs / "done").rglob("*") if path.is_file())
     assert second["state"] == "stopped"
     assert [one["run"] for one in json.loads(printed(capsys, "list", runs / "done", "--json"))] == [str(runs / "done")]
+
+
+@pytest.mark.parametrize("values", [{"loss": math.nan}, {"grad_norm": math.inf}])
+def test_a_run_that_a_step_ended_has_failed_until_it_goes_on(
+    values: dict[str, float], runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made_run(runs / "a", stages=("prior",), records=[record("prior", 1), record("prior", 2, **values)], finished=False)
+    made_run(runs / "b", stages=("prior",), records=[scores("prior", 1, odd=math.nan)], finished=False)
+    assert [line.split()[-1] for line in printed(capsys, "list", runs).splitlines()[1:3]] == ["failed", "stopped"]
+    with RunFolder.create(runs / "a", "", resume=True) as run:
+        run.truncate_metrics(after_step=1, stage="prior")
+    assert printed(capsys, "list", runs / "a").split()[-1] == "stopped"
 
 
 def test_looking_leaves_no_trace(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:

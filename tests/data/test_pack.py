@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import tarfile
 from pathlib import Path
 
@@ -127,6 +129,19 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path: Path, monkeypatch:
     with pytest.raises(UserError, match=r"out: cannot be written: No space left on device; make room"):
         packed(tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_read_only_is_told_by_the_folder_that_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", read_only)
+    out = tmp_path / "out"
+    line = f"{out}: cannot be written: Read-only file system; make room, or choose another OUT"
+    with pytest.raises(UserError, match=f"^{re.escape(line)}$"):
+        pack(Raw(samples=iter([("a", {"txt": b"a"})])), out)
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,21 @@ def test_a_worker_that_cannot_start_says_why() -> None:
         mixed.take(4)
 
 
+class Locked(Numbers):
+    """It holds what cannot be sent to another process."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.lock = threading.Lock()
+
+
+def test_a_dataset_that_cannot_be_sent_is_named() -> None:
+    line = r"^data\.sources\.more: this dataset cannot be sent .*\(TypeError: .*lock.*\); set data\.workers=0,"
+    sources = {"some": (Numbers(8), 1.0), "more": (Locked(8), 1.0)}
+    with closing(Prefetching(sources, seed=0, workers=1)) as mixed, pytest.raises(UserError, match=line):
+        mixed.take(4)
+
+
 class Late(Numbers):
     """Its process ends a while after the first samples were read."""
 

@@ -230,14 +230,15 @@ def test_the_exact_flow_of_a_gaussian_is_solved(t: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("solver", "t", "steps"), [("euler", 1.0, 3), ("heun", 1.0, 2), ("midpoint", 1.0, 2), ("ab2", 1.0, 3)]
+    ("solver", "steps", "shift"), [("euler", 3, 1.0), ("heun", 2, 1.0), ("midpoint", 2, 1.0), ("ab2", 3, 3.0)]
 )
-def test_every_block_is_solved_as_if_it_were_generated_after_the_truth(make_prior, solver, t, steps) -> None:
+def test_every_block_is_solved_as_if_it_were_generated_after_the_truth(make_prior, solver, steps, shift) -> None:
     prior = make_prior({"tones": 3})
     blocks = (2, 3, 2)
     item = held_item(torch.randn(7, 3, generator=torch.Generator().manual_seed(3)), blocks=blocks)
     held = held_out([item])
-    solved = denoise(prior, held.sequences, seed=0, t=t, solver=solver, steps=steps, device=CPU)[0][0]
+    how = {"solver": solver, "steps": steps, "shift": shift}
+    solved = denoise(prior, held.sequences, seed=0, t=1.0, **how, device=CPU)[0][0]
     rows = [row for row in two_copy_rows(held.sequences[0].at(0.5, seed=0)) if row.clean]
     slow, start = ReferencePrior(prior.state_dict(), prior.config), 0
     for length in blocks:
@@ -245,7 +246,7 @@ def test_every_block_is_solved_as_if_it_were_generated_after_the_truth(make_prio
         places = [row.position for row in rows[start:stop]]
         block = next_block(
             slow, rows[:start], noise_of(item, 0)[start:stop], stream="tones", positions=places,
-            solver=solver, steps=steps, guidance=1.0,
+            **how, guidance=1.0,
         )  # fmt: skip
         torch.testing.assert_close(
             solved[start:stop].double(), torch.stack([row.z for row in block]), atol=1e-4, rtol=0
@@ -263,6 +264,9 @@ def test_steps_are_no_longer_than_those_of_generation() -> None:
     held = held_out(gaussian_items(1, length=4))
     denoise(Formula(noted), held.sequences, seed=0, t=0.3, solver="euler", steps=8, device=CPU)
     assert asked == pytest.approx([0.3, 0.2, 0.1])
+    asked.clear()
+    denoise(Formula(noted), held.sequences, seed=0, t=0.6, solver="euler", steps=8, shift=3.0, device=CPU)
+    assert asked == pytest.approx([0.6, 6 / 13, 3 / 11])  # 1/3, 2/9 and 1/9 before the shift
 
 
 def test_the_split_is_stated_where_the_content_still_shows() -> None:

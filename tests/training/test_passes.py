@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
+from colatent.plugins.contract import Encoded
 from colatent.train.codec_stage import CodecStage
 from colatent.train.engine import Alone
 from colatent.train.joint_stage import JointStage
@@ -21,6 +24,7 @@ from colatent.train.spread import Passed, Spread
 from colatent.train.stage import Stage
 from colatent.train.world import World
 from plugins_for_tests.grid import CONFIG, picture, plugins_with_grid
+from plugins_for_tests.grid_codec import GridCodec
 from plugins_for_tests.joint_runs import stage_of, tree_of
 from plugins_for_tests.runs import TEXT, changed, last, loss_of, metrics, run
 
@@ -58,6 +62,14 @@ def some(count: int) -> list[Drawn]:
     return [Drawn(source="paint", key=f"paint/{n}", epoch=0, sample=sample) for n, sample in enumerate(samples)]
 
 
+def over(joint: JointStage, stage: str) -> Stage:
+    """Stage joint itself, or stage codec over the same codecs, as if nothing had trained them."""
+    if stage == "joint":
+        return joint
+    joint.run.facts = {name: replace(facts, trained=False) for name, facts in joint.run.facts.items()}
+    return CodecStage(joint.run, joint.run.config.stages["codec"])
+
+
 @pytest.mark.parametrize("stage", ["codec", "joint"])
 def test_of_what_is_a_mean_over_latents(stage: str, tmp_path: Path) -> None:
     """Latents hold two tokens or one, so that passes with as many tokens differ in latents."""
@@ -65,17 +77,35 @@ def test_of_what_is_a_mean_over_latents(stage: str, tmp_path: Path) -> None:
     joint = stage_of(
         tree_of("joint", joint={"regime": "joint", "reference": 1.0}, streams__text__config=text), tmp_path
     )
-    made: Stage = joint
     names = ["text/log_q", "grid/log_q", "text/reference", "grid/reference"]
     with torch.no_grad():
         for parameter in joint.codecs.parameters():  # away from what they are held to
             parameter += 0.1
-    if stage == "codec":
-        joint.run.facts = {name: replace(facts, trained=False) for name, facts in joint.run.facts.items()}
-        made, names = CodecStage(joint.run, joint.run.config.stages["codec"]), ["text/kl", "grid/kl"]
+    made = over(joint, stage)
     one, two = (loss_of(made, some(7), 0, passes=passes)[1] for passes in (1, 2))
-    for name in names:
+    for name in names if stage == "joint" else ["text/kl", "grid/kl"]:
         assert two[name] == pytest.approx(one[name], rel=1e-5), name
+
+
+@pytest.mark.parametrize(("stage", "term"), [("codec", "grid/kl"), ("joint", "grid/log_q")])
+def test_of_items_that_hold_no_unit(stage: str, term: str, joint: JointStage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Narrow pictures hold none here: those of the second pass, then those of both."""
+    made, plain = over(joint, stage), GridCodec._encode_one
+
+    def hollow(codec: GridCodec, item: np.ndarray) -> Encoded:
+        found = plain(codec, item)
+        return found if item.shape[1] > 2 else replace(found, units_L=torch.zeros_like(found.units_L))
+
+    monkeypatch.setattr(GridCodec, "_encode_one", hollow)
+    wide, narrow = [some(6)[number] for number in (1, 4)], [some(6)[number] for number in (0, 3)]
+    mixed = [one for pair in zip(wide, narrow, strict=True) for one in pair]
+    parts = loss_of(made, mixed, 0, passes=2)[1]
+    assert parts[term] == pytest.approx(loss_of(made, wide, 0)[1][term], rel=1e-5)
+    for passes in (1, 2):
+        loss, parts, _ = loss_of(made, narrow, 0, passes=passes)
+        loss.backward()
+        assert math.isfinite(float(loss.detach()))
+        assert [name for name, value in parts.items() if name.startswith("grid/") and value] == []
 
 
 def test_means_of_passes_would_be_another_loss(joint: JointStage) -> None:

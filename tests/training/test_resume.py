@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import yaml
 
 from colatent.checkpoint.run import RunFolder
 from colatent.errors import UserError
@@ -139,6 +140,18 @@ def test_a_changed_config_is_refused_and_nothing_is_lost(
         assert {path: path.read_bytes() for path in before} == before
     run(TEXT, folder, resume=True)
     assert last(folder, "prior").step == 8
+
+
+def test_a_solver_that_no_config_states_stays_that_of_the_checkpoint(tmp_path: Path) -> None:
+    def solver() -> str:
+        return last(folder, "prior").document("model")["sample"]["solver"]
+
+    folder = run(TEXT, tmp_path / "run", "stages.prior.steps=1", "sample.solver=euler")
+    (folder / "config.yaml").write_text(yaml.safe_dump(TEXT))  # as it was where euler was the default
+    run(TEXT, folder, "stages.prior.steps=2", resume=True)
+    assert (last(folder, "prior").step, solver()) == (2, "euler")
+    run(TEXT, folder, "stages.prior.steps=3", "sample.solver=ab2", resume=True)
+    assert (last(folder, "prior").step, solver()) == (3, "ab2")
 
 
 def test_another_seed_or_objective_is_refused(tmp_path: Path) -> None:

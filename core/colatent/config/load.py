@@ -102,6 +102,8 @@ def _apply(tree: DictConfig, override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not all(key.strip().split(".")):
         raise UserError("is not KEY=VALUE", where=where, do="write it like stages.prior.steps=10")
+    if not text.strip():  # to YAML this is null, and so a default: an empty variable of a shell would go unnoticed
+        raise UserError("has no value", where=where, do="write one behind the =, or null for none")
     try:
         value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index,call-overload]
         OmegaConf.update(tree, key.strip(), value, merge=True)

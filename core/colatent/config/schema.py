@@ -21,6 +21,7 @@ from pydantic import (
     PositiveInt,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from colatent.config.regimes import check_batches, check_cache, check_regime, check_stages
 
@@ -36,6 +37,23 @@ def _in_order(interval: tuple[float, float]) -> tuple[float, float]:
 
 
 Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_in_order)]
+
+
+def _of_form(pattern: str, form: str) -> AfterValidator:
+    """Text of a pattern, for which a refusal has words."""
+
+    def check(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise PydanticCustomError("text_form", "Input should be {form}", {"form": form})
+        return text
+
+    return AfterValidator(check)
+
+
+RunName = Annotated[
+    str, _of_form(r"\w[\w.-]*", "letters, digits, '_', '.' and '-', beginning with a letter, a digit or '_'")
+]
+Project = Annotated[str, _of_form(r"[^/]+(/[^/]+)?", "PROJECT or ENTITY/PROJECT")]
 
 
 class Settings(BaseModel):
@@ -293,14 +311,14 @@ class SampleConfig(Settings):
 class MetricsConfig(Settings):
     """Where numbers go beside the run folder."""
 
-    wandb: str | None = Field(default=None, pattern=r"^[^/]+(/[^/]+)?$")
+    wandb: Project | None = None
     """Project, or ENTITY/PROJECT, at Weights & Biases."""
 
 
 class RunConfig(Settings):
     """A whole run."""
 
-    name: str = Field(pattern=r"^\w[\w.-]*$")
+    name: RunName
     """Letters, digits, `_`, `.` and `-`."""
     out: str | None = Field(default=None, min_length=1)
     """Run folder. Default: runs/NAME."""

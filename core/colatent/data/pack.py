@@ -61,7 +61,7 @@ def pack(raw: Raw, out: Path, *, shard_bytes: int = SHARD_BYTES, progress: Progr
         sync_folder(out.absolute().parent)
     except OSError as error:
         what = f"cannot be written: {error.strerror or error}"
-        raise UserError(what, where=str(error.filename or out), do="make room, or choose another OUT") from error
+        raise UserError(what, where=str(out), do="make room, or choose another OUT") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return Packed(path=out, shards=tuple(shards))

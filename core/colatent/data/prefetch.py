@@ -16,6 +16,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
+from multiprocessing.reduction import ForkingPickler
 from typing import Any
 
 from colatent.data.dataset import Dataset, ScoutedDataset
@@ -93,7 +94,24 @@ class Prefetching(Mixture):
                 self._workers, mp_context=get_context("spawn"), initializer=_start, initargs=(reader,)
             )
         places = self.plan(count)
-        self._steps.append(_Step(count=count, read=self._pool.submit(_read, places), after=super().state()))
+        try:  # the first sends the datasets along
+            read = self._pool.submit(_read, places)
+        except BrokenProcessPool:
+            raise
+        except Exception:  # a dataset may refuse to be sent by any
+            self._check_sent()
+            raise
+        self._steps.append(_Step(count=count, read=read, after=super().state()))
+
+    def _check_sent(self) -> None:
+        """Refuse the dataset that cannot be sent to another process."""
+        for name, dataset in self.datasets.items():
+            try:
+                ForkingPickler.dumps(dataset)
+            except Exception as error:
+                what = f"this dataset cannot be sent to another process ({type(error).__name__}: {error})"
+                do = "set data.workers=0, or have the dataset open what it holds when it is asked for a sample"
+                raise UserError(what, where=f"data.sources.{name}", do=do) from error
 
 
 _reader: Mixture

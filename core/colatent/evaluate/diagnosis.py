@@ -41,12 +41,13 @@ class StreamDiagnosis:
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """All streams of a model, by name."""
+    """All streams of a model, by name. `solver`, `steps` and `shift` are the model's; a stream may have its own."""
 
     seed: int
     samples: int
     solver: str
     steps: int
+    shift: float
     streams: dict[str, StreamDiagnosis]
 
     def to_json(self) -> dict[str, Any]:
@@ -90,6 +91,7 @@ def diagnose(
         samples=len(held.sequences),
         solver=model.sample.solver,
         steps=model.sample.steps,
+        shift=model.sample.shift,
         streams=streams,
     )
 

@@ -12,7 +12,6 @@ Axes: S rows of one stream, L latents of an item, C channels.
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,7 @@ from colatent.evaluate.heldout import BATCH, Diagnosable, HeldItem, HeldOut, Hel
 from colatent.evaluate.packed_flow import PackedFlow
 from colatent.flow.objective import VelocityNetwork
 from colatent.flow.path import interpolate
-from colatent.flow.solvers import solve, times_visited
+from colatent.flow.solvers import shifted_grid, solve, times_visited
 from colatent.latents.packing import pack
 from colatent.plugins.contract import TrainableCodec
 
@@ -66,12 +65,12 @@ def denoise(
     t: float,
     solver: str,
     steps: int,
+    shift: float = 1.0,
     device: torch.device,
 ) -> list[dict[int, Tensor]]:
-    """Latents (L, C) of every generated segment of each sequence, by number of the segment, solved from z_t to 0 in
-    ceil(t * steps) steps."""
-    count = max(1, math.ceil(t * steps - 1e-9))
-    times = torch.linspace(t, 0.0, count + 1, dtype=torch.float64).tolist()
+    """Latents (L, C) of every generated segment of each sequence, by number of the segment, solved from z_t to 0 on the
+    grid of generation, begun at t."""
+    times = shifted_grid(steps, shift, start=t)
     batch = pack([one.at(0.5, seed=seed) for one in sequences]).to(device)
     flow = PackedFlow(prior, batch, times=times_visited(solver, times))
     state = flow.split(solve(solver, flow.velocity, flow.start(t), times))
@@ -132,18 +131,19 @@ def summary(*, clean: float, t: Sequence[float], denoised: Sequence[float], unde
 def _solved(
     model: Diagnosable, scored: Mapping[str, TrainableCodec], held: HeldOut, t: float, *, device: torch.device
 ) -> dict[str, Count]:
-    latents: list[dict[int, Tensor]] = []
-    for start in range(0, len(held.sequences), BATCH):
-        latents += denoise(
-            model.prior,
-            held.sequences[start : start + BATCH],
-            seed=held.seed,
-            t=t,
-            solver=model.sample.solver,
-            steps=model.sample.steps,
-            device=device,
-        )
-    return _counts(scored, held.sequences, latents)
+    """After a solve from t, each stream as it is generated: all together, unless some have settings of their own."""
+    alike = defaultdict[tuple[str, int, float], dict[str, TrainableCodec]](dict)
+    for name, codec in scored.items():
+        own = model.sample.of(name)
+        alike[own.solver, own.steps, own.shift][name] = codec
+    found: dict[str, Count] = {}
+    for (solver, steps, shift), some in alike.items():
+        how = {"seed": held.seed, "t": t, "solver": solver, "steps": steps, "shift": shift, "device": device}
+        latents: list[dict[int, Tensor]] = []
+        for start in range(0, len(held.sequences), BATCH):
+            latents += denoise(model.prior, held.sequences[start : start + BATCH], **how)  # type: ignore[arg-type]
+        found |= _counts(some, held.sequences, latents)
+    return found
 
 
 def _noised(sequence: HeldSequence, t: float, seed: int) -> dict[int, Tensor]:

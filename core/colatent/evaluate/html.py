@@ -140,7 +140,7 @@ def _table(part: Table) -> str:
 def _kind(part: Table, column: int) -> str:
     """Columns of numbers stand to the right, so that their digits stand below one another."""
     cells = [row[column] for row in part.rows if row[column]]
-    return ' class="number"' if column and all(cell[0] in "0123456789-−" for cell in cells) else ""
+    return ' class="number"' if column and all(cell[0] in "0123456789-−—" for cell in cells) else ""
 
 
 def _data(cell: str, kind: str) -> str:

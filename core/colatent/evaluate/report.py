@@ -7,6 +7,7 @@ now. It is written last: where it is new, so is the page beside it.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from colatent.errors import UserError
 from colatent.evaluate.curves import curves
 from colatent.evaluate.html import page
 from colatent.evaluate.page import MISSED, REACHED, Picture, Section, Table, Verbatim
+from colatent.evaluate.run_settings import ABSENT
 from colatent.evaluate.tasks import Progress, Task, Verdict
 
 if TYPE_CHECKING:
@@ -108,22 +110,29 @@ def _named(task: str, progress: Progress) -> Progress:
 
 def _document(verdict: Verdict, seconds: float) -> Document:
     return {
-        "figures": dict(verdict.figures),
-        "bounds": {name: list(bounds) for name, bounds in verdict.bounds.items()},
+        "figures": {name: _stored(value) for name, value in verdict.figures.items()},
+        "bounds": {name: [_stored(bound) for bound in bounds] for name, bounds in verdict.bounds.items()},
         "goals": dict(verdict.goals),
         "missed": [name for name, goal in verdict.goals.items() if not verdict.figures[name] >= goal],
         "seconds": round(seconds, 1),
     }
 
 
+def _stored(value: float) -> float | None:
+    """A number as JSON has it, which knows none that is not finite."""
+    return value if math.isfinite(value) else None
+
+
 def rows(found: Document) -> list[tuple[str, str, str, str, str]]:
-    """The figures of one task as text, those with goals first: name, value, interval, goal, whether it is reached."""
+    """The figures of one task as text, those with goals first: name, value, interval, goal, whether it is reached.
+    A dash stands for what is no number."""
     shown = []
     for name, value in sorted(found["figures"].items(), key=lambda pair: pair[0] not in found["goals"]):
         bounds, goal = found["bounds"].get(name), found["goals"].get(name)
         verdict = "" if goal is None else MISSED if name in found["missed"] else REACHED
-        between = "" if bounds is None else f"{bounds[0]:.3f}–{bounds[1]:.3f}"
-        shown.append((name.replace("_", " "), f"{value:.3f}", between, "" if goal is None else f"{goal:.2f}", verdict))
+        between = "" if bounds is None else ABSENT if None in bounds else f"{bounds[0]:.3f}–{bounds[1]:.3f}"
+        figure = ABSENT if value is None else f"{value:.3f}"
+        shown.append((name.replace("_", " "), figure, between, "" if goal is None else f"{goal:.2f}", verdict))
     return shown
 
 

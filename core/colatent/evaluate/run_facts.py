@@ -23,8 +23,11 @@ from colatent.evaluate.history import History, read_history
 from colatent.evaluate.run_settings import settings
 from colatent.latents.posterior import overall_std
 
-RUNNING, STOPPED = "running", "stopped"
-"""States beside `FINISHED`: a process writes, or none does and the run has not ended."""
+RUNNING, STOPPED, FAILED = "running", "stopped", "failed"
+"""States beside `FINISHED`: a process writes, or none does and the run has not ended; failed where a loss or gradient
+that is not finite ended it."""
+ENDING = {"loss", "grad_norm"}
+"""Of what a step logs, what ends the run where it is not finite. A resumed run drops that record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +93,7 @@ def run_facts(path: Path | str) -> RunFacts:
     run = RunFolder.open(path)
     history, found, state = read_history(run), settings(run), run.state()
     with undisturbed(run.path) as quiet:
-        status = RUNNING if not quiet else FINISHED if state.status == FINISHED else STOPPED
+        status = (FINISHED if state.status == FINISHED else _unfinished(history)) if quiet else RUNNING
     checkpoints = {stage: scan(run.checkpoints(stage), verify=False) for stage in state.stages}
     newest = next((read_checkpoint(one.valid[0], verify=False) for one in _latest(checkpoints) if one.valid), None)
     return RunFacts(
@@ -120,6 +123,10 @@ def find_runs(folder: Path | str) -> list[Path]:
     if not folder.is_dir():
         raise UserError("is not a folder", where=str(folder), do="name the folder that holds your runs")
     return sorted(path for path in folder.iterdir() if not path.is_symlink() and is_run_folder(path))
+
+
+def _unfinished(history: History) -> str:
+    return FAILED if any(ENDING & stage.broken.keys() for stage in history.stages.values()) else STOPPED
 
 
 def _latest(checkpoints: Mapping[str, Scan]) -> list[Scan]:

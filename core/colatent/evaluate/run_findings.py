@@ -14,7 +14,7 @@ from itertools import pairwise
 
 from colatent.checkpoint.run import FINISHED
 from colatent.evaluate.history import Points, StageHistory, levels, others
-from colatent.evaluate.run_facts import STOPPED, RunFacts
+from colatent.evaluate.run_facts import FAILED, STOPPED, RunFacts
 from colatent.latents.posterior import SCALE_RANGE
 
 RISE = 1.1
@@ -68,7 +68,7 @@ def _not_finite(facts: RunFacts) -> Found:
 
 
 def _stopped(facts: RunFacts) -> Found:
-    if facts.state != STOPPED:
+    if facts.state not in (STOPPED, FAILED):
         return
     open_stage = next((name for name, stage in facts.stages.items() if not stage.complete), None)
     where = "before its first step" if open_stage is None else f"in stage {open_stage} at {facts.stages[open_stage]}"

@@ -6,6 +6,7 @@ look on between them sees the very solution. They know nothing of networks, guid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -29,11 +30,13 @@ class Move:
 Moves = Iterator[Move]
 
 
-def shifted_grid(steps: int, shift: float = 1.0) -> tuple[float, ...]:
+def shifted_grid(steps: int, shift: float = 1.0, *, start: float = 1.0) -> tuple[float, ...]:
     """`steps` steps from t = 1 (noise) to t = 0 (clean). They are equal, as published, where the shift is 1; else each
     time is moved so that logit(t) grows by ln(shift): above 1 steps near the noise are short, below 1 those near the
-    data."""
-    equal = torch.linspace(1.0, 0.0, steps + 1, dtype=torch.float64).tolist()
+    data. From another `start` there are as many as keep each, before the shift, no longer than those from 1."""
+    first = start / (start + shift * (1.0 - start))
+    count = max(1, math.ceil(first * steps - 1e-9))
+    equal = torch.linspace(first, 0.0, count + 1, dtype=torch.float64).tolist()
     return tuple(shift * t / ((1.0 - t) + shift * t) for t in equal)
 
 

@@ -7,11 +7,11 @@ they are, for here nothing hangs on what their latents mean.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -73,6 +73,13 @@ class LatentItems(nn.Module):
             )
             for item in items
         ]
+
+
+class NoFolder(RunFolder):
+    """In the place of a run folder: what a step that is not finite logs goes nowhere."""
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """See `RunFolder.log`."""
 
 
 class MadeUp:
@@ -173,7 +180,7 @@ def bench_training(run: Run, bench: Bench) -> Measured:
     trainer = Trainer(
         stage,
         config,
-        folder=RunFolder(Path(run.config.name)),  # never written to
+        folder=NoFolder(Path(run.config.name)),
         mixture=_draws(run),
         fingerprint=run.plugins.fingerprint,
         device=run.device,

@@ -85,10 +85,13 @@ class CodecStage:
         total, parts, units = torch.zeros((), device=self.run.device, requires_grad=True), {}, 0
         for name, held in prepared.batch.items():
             stream, items = self.trained[name], self.run.items(held, name)
-            share, kl_share = (float(prepared.counts[key] / counts[key]) for key in (name, latents_of(name)))
             names = (self.run.config.seed, "codec", name, step, held[0].key)  # of this pass
             noise = [(*names[:3], one.epoch, one.key) for one in held]
             records = stream.codec.encode(items, generator=torch_generator(*names, "encode"))
+            held_units = sum(int(record.units_L.sum()) for record in records)
+            if not held_units:  # nor any latent that holds data: there is nothing to take a mean over
+                continue
+            share, kl_share = (float(prepared.counts[key] / counts[key]) for key in (name, latents_of(name)))
             assert isinstance(stream.codec, TrainableCodec)
             losses = stream.codec.losses(items, draw_each(records, noise), generator=torch_generator(*names, "losses"))
             weights = self._weights.of(name, losses)
@@ -99,7 +102,7 @@ class CodecStage:
                 kl = posterior_kl(records)
                 total = total + kl_share * self.config.kl * kl
                 parts[f"{name}/kl"] = kl_share * kl
-            units += sum(int(record.units_L.sum()) for record in records)
+            units += held_units
         return total, {key: float(value.detach()) for key, value in parts.items()}, units
 
     @torch.no_grad()

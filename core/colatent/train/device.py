@@ -19,7 +19,7 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise UserError(f"{name!r} cannot be used here", where="device", do="use auto, cpu or cuda") from error
+        raise UserError(f"{name!r} cannot be used here", where="device", do=f"use {usable()}") from error
     asked(typical(device, gradient=False))
     return device
 
@@ -27,7 +27,7 @@ def pick_device(name: str) -> torch.device:
 def own_device(name: str) -> torch.device:
     """The device of one of several processes: of several CUDA devices, the one that has its number on this machine."""
     if name not in ("auto", "cpu", "cuda"):
-        raise UserError(f"is {name}, the same for all processes", where="device", do="use auto, cpu or cuda")
+        raise UserError(f"is {name}, the same for all processes", where="device", do=f"use {usable()}")
     if name == "cpu" or not torch.cuda.is_available():
         return pick_device(name)
     local, count = launched("LOCAL_RANK", 0), torch.cuda.device_count()
@@ -36,6 +36,11 @@ def own_device(name: str) -> torch.device:
         raise UserError(what, where="torchrun", do="start no more processes than devices, or set device=cpu")
     torch.cuda.set_device(local)  # from here on it is what "cuda" means
     return torch.device("cuda", local)
+
+
+def usable() -> str:
+    """The names that a device has here, in words."""
+    return "auto, cpu or cuda" if torch.cuda.is_available() else "auto or cpu"
 
 
 def launched(name: str, default: int) -> int:

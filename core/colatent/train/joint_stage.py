@@ -98,6 +98,8 @@ class JointStage:
         total = self.joint.flow * total_loss(losses, weights) + torch.zeros((), requires_grad=True)
         terms = {f"{name}/flow": value for name, value in losses.items()}
         for name in (name for name in self.trained if self.encodes(step) and name in encoded):
+            if not prepared.counts[name]:  # no unit, and so no latent either to take a mean over
+                continue
             shares = {key: float(prepared.counts[key] / counts[key]) for key in (name, latents_of(name))}
             value, found = self._codec_loss(encoded[name], step, shares)
             total, terms = total + value, terms | found

@@ -163,7 +163,7 @@ class Trainer:
         keys = ", ".join(filter(None, some))
         bad = ", ".join(f"{name} {value:.3g}" for name, value in passed.parts.items())
         what = f"loss {passed.loss:.3g} ({bad}), gradient norm {norm:.3g} at step {self.step} on samples {keys}, ..."
-        do = "nothing was changed by this step; lower lr or raise warmup and --resume from the last checkpoint"
+        do = "nothing was changed by this step; lower lr or raise warmup and --resume from the last checkpoint, if any"
         raise UserError(what, where=f"stages.{self.stage.name}", do=do)
 
     def _log(self, step: int, record: dict[str, Any]) -> None:

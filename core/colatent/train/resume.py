@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.run import CONFIG
 from colatent.config.load import load
 from colatent.config.schema import RunConfig
@@ -23,6 +24,16 @@ def check_same_settings(folder: Path, config: RunConfig) -> None:
         if before.get(key) != value:
             what = f"is {value!r}, but this run was started with {before.get(key)!r}"
             raise UserError(what, where=key, do="put it back, or start another run with another out=")
+
+
+def with_solver(config: RunConfig, saved: Mapping[str, Checkpoint]) -> RunConfig:
+    """The config of a resumed run with the solver that its model was saved with, where it states none: the default may
+    have been another when the run began."""
+    models = [one.document("model") for name, one in saved.items() if name in ("prior", "joint")]
+    if not models or "solver" in config.sample.model_fields_set:
+        return config
+    sample = config.sample.model_copy(update={"solver": models[-1]["sample"]["solver"]})
+    return config.model_copy(update={"sample": sample})
 
 
 def _fixed(config: RunConfig) -> Iterator[tuple[str, Any]]:

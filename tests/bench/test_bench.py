@@ -63,13 +63,14 @@ def test_a_training_step_is_the_trainers_and_one_pass_over_both_copies(measure, 
 
 
 @pytest.mark.parametrize(("guidance", "branches"), [(1, 1), (3, 2)])
-def test_generation_is_the_models_with_one_pass_a_step_and_one_commit_a_block(
+def test_generation_is_the_models_with_one_pass_a_step_and_one_commit_between_blocks(
     measure, monkeypatch, guidance: int, branches: int
 ) -> None:
     passes, calls = watch(monkeypatch, Prior, "forward"), watch(monkeypatch, Model, "generate_many")
     found = measure("generate", *SHAPE, "--prompt", 8, "--new", 12, "--steps", 5, "--guidance", guidance)
-    block = [BATCH * BLOCK * branches] * 5 + [BATCH * BLOCK]
-    assert passes == [BATCH * 8, *block] * RUNS + [BATCH * 8, *block * 3] * RUNS
+    solve, commit = [BATCH * BLOCK * branches] * 5, BATCH * BLOCK
+    whole = [BATCH * 8, *solve, commit, *solve, commit, *solve]
+    assert passes == [BATCH * 8, *solve] * RUNS + whole * RUNS
     assert len(calls) == 2 * RUNS
     assert found["tokens"] == BATCH * 12
     assert found["first_block_seconds"] > 0

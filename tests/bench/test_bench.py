@@ -63,13 +63,14 @@ def test_a_training_step_is_the_trainers_and_one_pass_over_both_copies(measure, 
 
 
 @pytest.mark.parametrize(("guidance", "branches"), [(1, 1), (3, 2)])
-def test_generation_is_the_models_with_one_pass_a_step_and_one_commit_a_block(
+def test_generation_is_the_models_with_one_pass_a_step_and_one_commit_between_blocks(
     measure, monkeypatch, guidance: int, branches: int
 ) -> None:
     passes, calls = watch(monkeypatch, Prior, "forward"), watch(monkeypatch, Model, "generate_many")
     found = measure("generate", *SHAPE, "--prompt", 8, "--new", 12, "--steps", 5, "--guidance", guidance)
-    block = [BATCH * BLOCK * branches] * 5 + [BATCH * BLOCK]
-    assert passes == [BATCH * 8, *block] * RUNS + [BATCH * 8, *block * 3] * RUNS
+    solve, commit = [BATCH * BLOCK * branches] * 5, BATCH * BLOCK
+    whole = [BATCH * 8, *solve, commit, *solve, commit, *solve]
+    assert passes == [BATCH * 8, *solve] * RUNS + whole * RUNS
     assert len(calls) == 2 * RUNS
     assert found["tokens"] == BATCH * 12
     assert found["first_block_seconds"] > 0
@@ -97,7 +98,7 @@ def test_figures_agree_with_one_another(measure) -> None:
     assert low <= found["tokens_per_second"] <= high
     assert found["flops_per_second"] == pytest.approx(found["tokens_per_second"] * found["flops_per_token"])
     assert found["fraction_of_peak"] == pytest.approx(found["flops_per_second"] / found["matrix_peak"])
-    assert found["asked"] == {"batch": 2, "sequence": 16, "dtype": "float32", "encode": False}
+    assert found["asked"] == {"batch": 2, "sequence": 16, "dtype": "float32", "encode": False, "compile": False}
     assert found["machine"]["torch"] == torch.__version__
     assert found["machine"]["attention"] == describe(torch.device("cpu"))
     assert found["peak_memory"] > 10**7
@@ -108,6 +109,15 @@ def test_encoding_adds_the_codecs_flops_and_nothing_else(measure) -> None:
     prior = whole["flops_per_token"] * whole["flops_share"]["prior"]
     assert prior == pytest.approx(alone["flops_per_token"])
     assert whole["flops_share"]["codec"] > 0
+
+
+def test_whether_layers_are_compiled_is_said(measure, monkeypatch) -> None:
+    monkeypatch.setattr("colatent.train.starting.fuse", (fused := []).append)
+    quick = ("stages.prior.compile=true", "--repeats", 1, "--warmup", 0)
+    assert measure("train", TINY, *quick)["asked"]["compile"] is True
+    assert len(fused) == 1
+    assert measure("generate", TINY, *quick, "--new", 4, "--steps", 1)["asked"]["compile"] is False
+    assert len(fused) == 1
 
 
 @pytest.mark.parametrize(("backend", "said"), [("matrix", "matrix"), ("flex", "sdpa")])  # a cache is not for flex
@@ -133,10 +143,14 @@ def test_a_config_is_measured_on_its_own_data(measure, in_tmp) -> None:
     assert not list(in_tmp.iterdir())
 
 
-def test_facts_are_readable_without_json(capsys) -> None:
+def test_facts_are_readable_without_json(capsys, monkeypatch) -> None:
+    monkeypatch.delenv(SETTING, raising=False)
     assert main(["bench", "train", *SHAPE, "--sequence", "8"]) == 0
     lines = [line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines()]
     assert {"tokens_per_second", "fraction_of_peak", "peak_memory", "device"} <= {line[0] for line in lines}
+    assert ["compile", "False"] in lines
+    (said,) = (line[1] for line in lines if line[0] == "attention")
+    assert said.startswith("setting auto, training matrix, generation sdpa, ")
 
 
 @pytest.mark.parametrize(

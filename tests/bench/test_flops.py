@@ -97,7 +97,7 @@ def test_generation_is_what_the_passes_do_less_what_only_caches_need(
     def generate() -> None:
         list(islice(BlockSampler(prior, Lines(), requests, settings=settings, window=1000), blocks))  # type: ignore[arg-type]
 
-    unasked = batch * (given + blocks) * BLOCK * QUERY  # rows of prefix and commits, in the last layer
+    unasked = batch * (given + blocks - 1) * BLOCK * QUERY  # rows of prefix and commits, in the last layer
     pairs = [(number + 1) * BLOCK**2 for number in range(given + blocks)]
     masked = batch * (length**2 - sum(pairs[:given]))  # in the first layer of the prefix
     found = generation_flops(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import count, islice
 
 import torch
 from torch import Tensor
 
-from colatent.generate.engine import BlockSampler
+from colatent.generate.engine import BlockSampler, Made, Step
 from colatent.generate.requests import GivenLatents, Request, Settings
 from colatent.plugins.contract import BlockPlan, Encoded, PlanRequest
 from colatent.prior.dit import Prior
@@ -33,6 +33,18 @@ class Lines:
             yield BlockPlan(
                 length=BLOCK, positions_LA=torch.arange(start, start + BLOCK).to(torch.get_default_dtype())[:, None]
             )
+
+
+class Eager(BlockSampler):
+    """The slow reference: commits each block as soon as it is made, whether one follows or not."""
+
+    def _block(self, plans: Sequence[BlockPlan]) -> Iterator[Step | Made]:
+        for event in super()._block(plans):
+            if isinstance(event, Made):
+                assert self._commit is not None
+                self._commit()
+                self._commit = None
+            yield event
 
 
 def record(length: int, *, seed: int, channels: int = CHANNELS, block: int = BLOCK, axes: int = 1) -> Encoded | None:

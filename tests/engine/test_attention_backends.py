@@ -113,12 +113,22 @@ def test_describe_names_what_works_on_a_cpu(monkeypatch) -> None:
     assert describe(CPU)["training"] == "COLATENT_ATTENTION: flex has no backward pass on a CPU; set auto or matrix"
 
 
-def test_doctor_says_what_attention_runs_on(monkeypatch, capsys) -> None:
+def test_doctor_says_what_attention_runs_on_and_whether_layers_can_be_compiled(monkeypatch, capsys) -> None:
     monkeypatch.delenv(SETTING, raising=False)
+    monkeypatch.setattr("colatent.prior.fused.check_compiler", lambda device, where: None)
     assert main(["plugins", "doctor", "--torch"]) == 0
     assert "attention on cpu\n  setting     auto\n  training    matrix\n  generation  sdpa\n" in capsys.readouterr().out
     assert main(["plugins", "doctor", "--torch", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["attention"]["cpu"] == describe(CPU)
+    found = json.loads(capsys.readouterr().out)
+    assert found["attention"]["cpu"] == describe(CPU)
+    assert found["compile"]["cpu"] == "works; off unless a stage of the config says compile: true"
+
+    def refuse(device: torch.device, where: str) -> None:
+        raise UserError("torch.compile does not work here: no g++")
+
+    monkeypatch.setattr("colatent.prior.fused.check_compiler", refuse)
+    assert main(["plugins", "doctor", "--torch"]) == 0
+    assert "\n  compile     torch.compile does not work here: no g++\n" in capsys.readouterr().out
 
 
 # On CUDA.

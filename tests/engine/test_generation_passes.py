@@ -23,7 +23,7 @@ def watch(prior: Prior) -> tuple[list[int], list[int]]:
 @torch.no_grad()
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize(("solver", "evaluations"), EVALUATIONS)
-def test_one_pass_for_each_velocity_and_one_to_commit(
+def test_one_pass_for_each_velocity_and_one_to_commit_what_is_followed(
     make_prior, solver: str, evaluations: int, guidance: float
 ) -> None:
     prior = make_prior({"text": CHANNELS})
@@ -32,7 +32,7 @@ def test_one_pass_for_each_velocity_and_one_to_commit(
     generate(prior, requests, blocks=3, solver=solver, steps=5, guidance=guidance)
     branches = 1 if guidance == 1.0 else 2
     block = [2 * BLOCK * branches] * evaluations + [2 * BLOCK]
-    assert rows == [4 + 8, *block * 3]  # the prompts' whole blocks first, in one pass
+    assert rows == [4 + 8, *(block * 3)[:-1]]  # the prompts' whole blocks first, in one pass
 
 
 @torch.no_grad()
@@ -40,7 +40,7 @@ def test_without_history_there_is_no_second_branch(make_prior) -> None:
     prior = make_prior({"text": CHANNELS})
     rows, _ = watch(prior)
     generate(prior, [request("empty"), request("shorter than a block")], blocks=2, steps=2, guidance=3.0)
-    assert rows == [8, 8, 8, 16, 16, 8]
+    assert rows == [8, 8, 8, 16, 16]
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def test_outside_the_interval_there_is_one_branch(
     settings = {"guidance": 3.0, "guidance_interval": (0.5, 0.8), "unconditional": unconditional}
     generate(prior, requests, blocks=2, solver=solver, steps=4, **settings)
     commit = 2 if unconditional == "condition" else 1
-    assert rows[1:] == [BLOCK * count for count in (*branches, commit)] * 2
+    assert rows[1:] == [BLOCK * count for count in (*branches, commit, *branches)]
 
 
 @torch.no_grad()

@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from sampling import Eager
 from torch import Tensor
 
 from colatent.config.schema import SampleConfig
+from colatent.generate import running
 from colatent.generate.model import Model
+from colatent.generate.requests import Result
 from colatent.plugins.contract import Encoded, Latents
 from colatent_text.codec import TextCodec
 from colatent_text.config import TextConfig
@@ -235,6 +238,28 @@ def test_tokens_and_latents_are_the_same_whatever_the_batch(model, guidance: flo
         for one, other in zip(truth, found, strict=True):
             assert (one.item, one.details) == (other.item, other.details)
             torch.testing.assert_close(one.latents_LC, other.latents_LC, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("options", [{}, {"stop": list(range(40))}], ids=["budget", "stop"])
+def test_the_block_that_ends_all_items_is_not_committed(model, monkeypatch, options: dict[str, object]) -> None:
+    passes: list[int] = []
+    model.prior.enter["text"].register_forward_pre_hook(lambda module, args: passes.append(len(args[0])))
+
+    def generate() -> list[Result]:
+        passes.clear()
+        return model.generate_many(["abcd"], n=5, max_new_tokens=30, seed=1, options=options)[0]
+
+    found, done = generate(), len(passes)
+    monkeypatch.setattr(running, "BlockSampler", Eager)
+    truth = generate()
+    blocks = max(len(one.latents_LC) for one in truth) // BLOCK
+    assert done == 1 + 3 * blocks + (blocks - 1)  # the prompt, the steps, and a commit between two blocks
+    assert len(passes) == done + 1
+    for one, other in zip(found, truth, strict=True):
+        assert (one.item, one.details) == (other.item, other.details)
+        assert torch.equal(one.latents_LC, other.latents_LC)
+    assert {one.details["stopped"] for one in found} == ({"stop"} if options else {"budget"})
 
 
 def test_samples_of_a_prompt_differ_and_seeds_too(model) -> None:

@@ -84,6 +84,7 @@ def train(
     how = Bench(device=run.device, precision=trained.precision, warmup=warmup, repeats=repeats)
     size = {"batch": trained.batch} if trained.budget is None else {"budget": trained.budget}
     asked = {**size, "sequence": found.data.length, "dtype": trained.precision, "encode": not alone}
+    asked["compile"] = trained.compile
     _tell(run, asked, bench_training(run, how), as_json=as_json)
 
 
@@ -128,7 +129,8 @@ def generate(
     precision: Precision = dtype or "bf16"  # type: ignore[assignment]  # one of the two, says click
     how = Bench(device=run.device, precision=precision, warmup=warmup, repeats=repeats)
     measured = bench_generation(_model(run, window=prompt + new, precision=how.precision), questions, how)
-    _tell(run, {**asked, "dtype": how.precision}, measured, as_json=as_json)
+    # Without gradient layers run as they are written, whatever a stage of CONFIG says.
+    _tell(run, {**asked, "dtype": how.precision, "compile": False}, measured, as_json=as_json)
 
 
 def _load(config: str, overrides: tuple[str, ...], *, device: str) -> RunConfig:
@@ -165,7 +167,7 @@ def _tell(run: Run, asked: Mapping[str, Any], measured: Measured, *, as_json: bo
     if as_json:
         print_json({**facts, "asked": dict(asked), "prior": prior, "machine": here})
         return
-    print_facts({name: _shown(value) for name, value in {**facts, **here}.items()})
+    print_facts({name: _shown(value) for name, value in {**facts, **asked, **here}.items()})
 
 
 def _shown(value: Any) -> Any:

@@ -48,5 +48,27 @@ def attention() -> dict[str, dict[str, str]]:
 
     from colatent.prior.backends.choose import describe
 
-    kinds = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    return {kind: describe(torch.device(kind)) for kind in kinds}
+    return {kind: describe(torch.device(kind)) for kind in _kinds()}
+
+
+def compiling() -> dict[str, str]:
+    """By kind of device, what a stage's `compile` does there. Only trying tells, which takes seconds. Imports torch."""
+    import torch
+
+    from colatent.errors import UserError
+    from colatent.prior.fused import check_compiler
+
+    found = {}
+    for kind in _kinds():
+        found[kind] = "works; off unless a stage of the config says compile: true"
+        try:
+            check_compiler(torch.device(kind), where="")
+        except UserError as error:
+            found[kind] = str(error)
+    return found
+
+
+def _kinds() -> list[str]:
+    import torch
+
+    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from colatent.cli.installation import STACK, attention, devices, version_of
+from colatent.cli.installation import STACK, attention, compiling, devices, version_of
 from colatent.cli.new import new
 from colatent.cli.show import print_facts, print_json, print_table
 from colatent.errors import UserError
@@ -143,7 +143,10 @@ def _list_checks(of: Sequence[Kind], *, as_json: bool) -> None:
 
 @plugins.command()
 @click.option(
-    "--torch", "with_torch", is_flag=True, help="Import torch: which devices there are, and what attention runs on."
+    "--torch",
+    "with_torch",
+    is_flag=True,
+    help="Import torch: which devices there are, what attention runs on, and whether layers can be compiled.",
 )
 @json_option
 def doctor(with_torch: bool, as_json: bool) -> None:
@@ -166,17 +169,18 @@ def doctor(with_torch: bool, as_json: bool) -> None:
     if with_torch:
         facts["devices"] = devices()
         facts["attention"] = attention()
+        facts["compile"] = compiling()
     if as_json:
         print_json(facts)
         return
     versions = facts.pop("versions")
     facts.pop("plugins")
-    kernels = facts.pop("attention", {})
+    kernels, compiled = facts.pop("attention", {}), facts.pop("compile", {})
     print_facts(facts)
     print_facts(versions)
     for kind, said in kernels.items():
         click.echo(f"attention on {kind}")
-        print_facts(said, indent="  ")
+        print_facts({**said, "compile": compiled[kind]}, indent="  ")
     click.echo()
     _print_list(found)
 

@@ -53,7 +53,7 @@ class Questions:
 
 
 def bench_generation(model: Model, questions: Questions, bench: Bench) -> Measured:
-    """Measure generation: encoding the prompts, filling the caches, solving, committing and decoding each block."""
+    """Measure generation: encoding the prompts, filling the caches, solving and decoding blocks, committing between."""
     prompts = questions.prompts()
     fill_zeros(model.prior)
     how = {"batch": questions.batch, **vars(questions.settings())}

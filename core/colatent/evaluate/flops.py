@@ -113,13 +113,15 @@ def generation_flops(
     window       latents of history that a block sees at most
     """
     total, history = modulation_flops(config, len(channels), times=evaluations + 1), 0
-    for number, length in enumerate([*given, *blocks]):
+    lengths = [*given, *blocks]
+    for number, length in enumerate(lengths):
         seen = min(window, history)
         branches = [seen + length, length] if guided and history else [seen + length]
         if number >= len(given):
             work = _block_work(target, batch * length, branches, asked=True)
             total += evaluations * pass_flops(config, channels, work)
-        total += pass_flops(config, channels, _block_work(target, batch * length, branches[:1], asked=False))
+        if number + 1 < len(lengths):  # nothing looks back at the last
+            total += pass_flops(config, channels, _block_work(target, batch * length, branches[:1], asked=False))
         history += length
     return total
 

@@ -1,4 +1,5 @@
-"""The generation loop: fill the cache, then block by block solve the flow, commit the block, decode it.
+"""The generation loop: fill the cache, then block by block solve the flow, decode the block, commit it when the next
+begins. Whether one does is decided by whoever looks at the block, and nothing looks back at the last.
 
 The two guidance branches are one pass. Where the unconditional one is the block alone, its rows read no cache. (Rotary
 is relative, so a block alone is the same at any position; it need not be moved to 0.) Where it is the item without what
@@ -11,8 +12,9 @@ Axes: B samples, K latents of a block, C channels, N rows of the flat batch.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -85,6 +87,7 @@ class BlockSampler:
         self._window, self._number = window, 0
         self._expected = None if new is None else max(prefix.length for prefix in self.prefixes) + new
         self.cache: KVCache | None = None
+        self._commit: Callable[[], None] | None = None  # of the block before, until it is done
 
     def __iter__(self) -> Iterator[list[Latents]]:
         """The next block of every sample, until a plan ends."""
@@ -101,11 +104,13 @@ class BlockSampler:
         assert all(plan.length == length for plan in plans), "samples of a batch have equal blocks"
         if self.cache is None:
             self.cache = self._fill(length)
+        if self._commit is not None:
+            self._commit()
+            self._commit = None
         self.cache.make_room(length)
         block = _Block(self, plans)
         z_BKC = yield from block.solve()
-        block.commit(z_BKC)
-        self.cache.commit(length)
+        self._commit = partial(block.commit, z_BKC.clone())  # whoever is given the block may write into it
         made = Made(block=self._number, latents=latents_of(z_BKC, plans))
         self._number += 1
         yield made
@@ -206,6 +211,7 @@ class _Block:
         """One pass at t = 0, whose keys stay in the cache."""
         index_BK = torch.zeros_like(self.pinned_BK, dtype=torch.int64)
         self._run(z_BKC, index_BK, self.reading, copies=self.kept, wanted={})
+        self.cache.commit(self.length)
 
     def _run(
         self,

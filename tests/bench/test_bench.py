@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from colatent.cli.main import main
+from colatent.errors import UserError
 from colatent.evaluate import bench
 from colatent.generate.model import Model
 from colatent.prior.backends.choose import SETTING, describe
@@ -111,7 +112,17 @@ def test_encoding_adds_the_codecs_flops_and_nothing_else(measure) -> None:
     assert whole["flops_share"]["codec"] > 0
 
 
+def test_without_a_compiler_nothing_is_measured_compiled(monkeypatch, capsys) -> None:
+    def refuse(device: torch.device, *, where: str) -> None:
+        raise UserError("does not work here", where=where, do="set it to false")
+
+    monkeypatch.setattr("colatent.train.bench.check_compiler", refuse)
+    assert main(["bench", "train", str(TINY), "stages.prior.compile=true"]) == 2
+    assert "stages.prior.compile: does not work here" in capsys.readouterr().err
+
+
 def test_whether_layers_are_compiled_is_said(measure, monkeypatch) -> None:
+    monkeypatch.setattr("colatent.train.bench.check_compiler", lambda device, where: None)
     monkeypatch.setattr("colatent.train.starting.fuse", (fused := []).append)
     quick = ("stages.prior.compile=true", "--repeats", 1, "--warmup", 0)
     assert measure("train", TINY, *quick)["asked"]["compile"] is True

@@ -32,6 +32,7 @@ from colatent.latents.sequence import LatentSequence
 from colatent.plugins.contract import Codec, Encoded, Item, Promptable
 from colatent.plugins.pluginset import PluginSet
 from colatent.plugins.records import LatentSpec
+from colatent.prior.fused import check_compiler
 from colatent.train.budgets import budgeted, check_budgets
 from colatent.train.codecs import build_codecs
 from colatent.train.device import pick_device
@@ -174,7 +175,10 @@ def _as_trained(facts: CodecFacts) -> CodecFacts:
 def bench_training(run: Run, bench: Bench) -> Measured:
     """Measure steps of stage `prior`: drawing, encoding, loss, gradient, clipping and the optimiser's step."""
     long = {"steps": ENDLESS, "log_every": ENDLESS}
-    config = run.config.stages[prior_stage(run.config)].model_copy(update=long)
+    name = prior_stage(run.config)
+    config = run.config.stages[name].model_copy(update=long)
+    if config.compile:
+        check_compiler(run.device, where=f"stages.{name}.compile")
     stage = PriorStage(run, config)
     fill_zeros(stage.module)
     trainer = Trainer(

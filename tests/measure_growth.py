@@ -10,12 +10,14 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -53,18 +55,36 @@ CURVES = (
     ),
     Curve(name="batch", values=(1, 2, 4, 8, 16), words=("train", "--sequence", "256", "--batch", "{}")),
 )
-MODALITIES = {1: "digits-text-only", 3: "digits"}
-"""Example configs with so many modalities, otherwise alike."""
+DIGITS = ROOT / "examples" / "configs" / "digits.yaml"
+RARE = 1e-9
+"""Weight of a source that is not to be drawn."""
 
 
-def points() -> Iterator[tuple[str, int, list[str]]]:
-    """What is measured: the curve, the value, and the words behind `colatent bench`."""
+def points(folder: Path) -> Iterator[tuple[str, int, list[str]]]:
+    """What is measured: the curve, the value, and the words behind `colatent bench`. `folder` takes configs."""
     for curve in CURVES:
         for value in curve.values:
             yield curve.name, value, curve.command(value)
-    for count, name in MODALITIES.items():
-        config = str(ROOT / "examples" / "configs" / f"{name}.yaml")
-        yield "modalities", count, ["train", config, "data.sources.names.batch=24"]
+    names = "data.sources.names.batch=24"
+    yield "modalities", 1, ["train", str(text_alone(folder)), names]
+    others = [f"data.sources.{name}.weight={RARE}" for name in digits()["data"]["sources"] if name != "names"]
+    yield "modalities", 3, ["train", str(DIGITS), names, *others]
+
+
+def digits() -> dict[str, Any]:
+    """The config of three modalities."""
+    return dict(yaml.safe_load(DIGITS.read_text()))
+
+
+def text_alone(folder: Path) -> Path:
+    """The config of three modalities with nothing but names of characters, in a file in `folder`."""
+    config = digits()
+    del config["tasks"], config["flow"]["times"], config["sample"]["streams"]
+    config["streams"] = {"text": config["streams"]["text"]}
+    config["data"]["sources"] = {"names": config["data"]["sources"]["names"]}
+    path = folder / "text-alone.yaml"
+    path.write_text(yaml.safe_dump(config, sort_keys=False))
+    return path
 
 
 def measure(words: Sequence[str], *, warmup: int, repeats: int) -> dict[str, Any]:
@@ -116,13 +136,14 @@ def main() -> None:
     asked = parser.parse_args()
     stored = asked.out / "growth.json"
     found: dict[str, dict[str, Any]] = json.loads(stored.read_text()) if stored.exists() else {}
-    for name, value, words in () if asked.draw else points():
-        if not asked.only or name in asked.only:
-            one = measure(words, warmup=asked.warmup, repeats=asked.repeats)
-            found.setdefault(name, {})[str(value)] = one
-            stored.write_text(json.dumps(found, indent=1) + "\n")
-            of = f"{one['tokens_per_second']:.0f} tokens/s, {one['fraction_of_peak']:.2f} of the peak"
-            print(f"{name} {value}: {of}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for name, value, words in () if asked.draw else points(Path(folder)):
+            if not asked.only or name in asked.only:
+                one = measure(words, warmup=asked.warmup, repeats=asked.repeats)
+                found.setdefault(name, {})[str(value)] = one
+                stored.write_text(json.dumps(found, indent=1) + "\n")
+                of = f"{one['tokens_per_second']:.0f} tokens/s, {one['fraction_of_peak']:.2f} of the peak"
+                print(f"{name} {value}: {of}", flush=True)
     draw(found, asked.out / "growth.png")
 
 

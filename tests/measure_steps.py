@@ -27,7 +27,7 @@ from colatent.checkpoint.run import CONFIG
 from colatent.config import RunConfig, validate
 from colatent.config import load as load_config
 from colatent.config.load import overridden
-from colatent.config.schema import SampleConfig
+from colatent.config.sampling import SampleConfig
 from colatent.errors import UserError
 from colatent.evaluate.tasks import Progress, Task, Verdict, build_tasks
 from colatent.flow.solvers import SOLVERS

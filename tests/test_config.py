@@ -12,7 +12,7 @@ import pytest
 from pydantic import Field, ValidationError, field_validator
 
 from colatent.config import RunConfig, Settings, load, validate
-from colatent.config.schema import PriorConfig
+from colatent.config.prior import PriorConfig
 from colatent.errors import UserError
 
 GOOD = """

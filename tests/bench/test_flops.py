@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 import torch
 
-from colatent.config.schema import PriorConfig
+from colatent.config.prior import PriorConfig
 from colatent.evaluate.flops import PassWork, count_flops, generation_flops, training_flops, two_copy_work
 from colatent.flow.objective import flow_losses
 from colatent.generate.engine import BlockSampler

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import colatent
 from colatent.cli.diagnose import diagnose as command
 from colatent.config import RunConfig, load
-from colatent.config.schema import StreamSampleConfig
+from colatent.config.sampling import StreamSampleConfig
 from colatent.errors import UserError
 from colatent.evaluate import diagnosis_denoise
 from colatent.evaluate.diagnosis import Diagnosis, diagnose

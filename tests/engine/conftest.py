@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from colatent.config.schema import PriorConfig
+from colatent.config.prior import PriorConfig
 from colatent.latents.sequence import Segment
 from colatent.prior.backends.choose import BACKENDS, SETTING
 from colatent.prior.dit import Prior

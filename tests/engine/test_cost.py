@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from colatent.config.schema import PriorConfig
+from colatent.config.prior import PriorConfig
 from colatent.evaluate.cost import codec_flops, parameters, prior_flops
 from colatent.evaluate.flops import count_flops
 from colatent.prior.dit import Prior

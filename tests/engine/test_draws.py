@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from colatent.config.schema import FlowConfig
+from colatent.config.prior import FlowConfig
 from colatent.flow.objective import draw_noise
 from colatent.latents.draws import digest, generator, normal, torch_generator
 from colatent.plugins.contract import Encoded

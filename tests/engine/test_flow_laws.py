@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from colatent.config.schema import FlowConfig, TimeLawConfig
+from colatent.config.prior import FlowConfig, TimeLawConfig
 from colatent.flow.guidance import guide, rescale, spread
 from colatent.flow.objective import draw_cuts, draw_noise, total_loss
 from colatent.flow.path import interpolate, target_velocity

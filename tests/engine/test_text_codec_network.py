@@ -13,7 +13,7 @@ import torch
 from sampling import Eager
 from torch import Tensor
 
-from colatent.config.schema import SampleConfig
+from colatent.config.sampling import SampleConfig
 from colatent.generate import running
 from colatent.generate.model import Model
 from colatent.generate.requests import Result

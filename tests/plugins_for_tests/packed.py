@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from colatent.config.schema import PriorConfig
+from colatent.config.prior import PriorConfig
 from colatent.latents.packing import PackedBatch, pack
 from colatent.latents.sequence import Segment
 from colatent.prior.dit import Prior

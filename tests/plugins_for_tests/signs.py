@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from colatent.config.schema import SampleConfig
+from colatent.config.sampling import SampleConfig
 from colatent.plugins.contract import Encoded, Item, Latents
 
 CHANNELS, BLOCK = 2, 4

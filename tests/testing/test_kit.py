@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from colatent.plugins import contract, items
+from colatent.plugins import contract, items, streaming
 from colatent.testing import CODEC_CHECKS, DATASET_CHECKS, check_codec, check_dataset, examine
 from colatent.testing.catalogue import examine_codec, examine_dataset
 from colatent.testing.surface import ABILITIES
@@ -68,7 +68,7 @@ def test_every_check_has_a_name_of_its_own_and_a_contract_of_one_sentence(checks
 def test_every_protocol_of_the_contract_is_looked_for() -> None:
     found = {
         value
-        for module in (contract, items)
+        for module in (contract, streaming, items)
         for value in vars(module).values()
         if inspect.isclass(value) and getattr(value, "_is_protocol", False) and value.__module__ == module.__name__
     }

@@ -9,7 +9,8 @@ import torch
 
 import colatent
 from colatent import Given
-from colatent.config.schema import FlowConfig, SegmentConfig
+from colatent.config.prior import FlowConfig
+from colatent.config.schema import SegmentConfig
 from colatent.data.mixture import Drawn
 from colatent.data.streams import Stream
 from colatent.errors import UserError

@@ -12,7 +12,7 @@ import torch
 
 import colatent
 from colatent.cli.main import main
-from colatent.config.schema import SampleConfig
+from colatent.config.sampling import SampleConfig
 from colatent.errors import UserError
 from colatent.generate.model import Model
 from colatent.generate.requests import Settings, settle

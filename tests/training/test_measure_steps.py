@@ -44,7 +44,7 @@ def test_every_way_is_compared_with_many_steps(model: Model, tmp_path: Path) -> 
 
 
 def test_settings_go_before_those_of_streams(model: Model) -> None:
-    streams = {"text": colatent.config.schema.StreamSampleConfig(steps=1, guidance=2.0)}
+    streams = {"text": colatent.config.sampling.StreamSampleConfig(steps=1, guidance=2.0)}
     own = Model(
         prior=model.prior,
         codecs=model.codecs,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from colatent.config.schema import PriorConfig, StageConfig
+from colatent.config.prior import PriorConfig
+from colatent.config.stages import StageConfig
 from colatent.prior.dit import Prior
 from colatent.train.optimiser import build_optimisers, load_optimisers, optimiser_tensors
 from colatent.train.stage import Part

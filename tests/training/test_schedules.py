@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from colatent.config import load
-from colatent.config.schema import StageConfig
+from colatent.config.stages import StageConfig
 from colatent.errors import UserError
 from colatent.train.optimiser import learning_rate
 from plugins_for_tests.runs import TEXT, metrics, run

@@ -13,7 +13,7 @@ import torch
 import colatent
 from colatent.cli.main import main
 from colatent.cli.watching import ERASE
-from colatent.config.schema import SampleConfig
+from colatent.config.sampling import SampleConfig
 from colatent.errors import UserError
 from colatent.generate.model import Model
 from colatent.generate.requests import Piece, State

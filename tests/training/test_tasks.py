@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from colatent.config import load
-from colatent.config.schema import SampleConfig, StreamSampleConfig
+from colatent.config.sampling import SampleConfig, StreamSampleConfig
 from colatent.data.mixture import Drawn, Mixture
 from colatent.errors import UserError
 from colatent.latents.packing import pack

@@ -15,7 +15,8 @@ import torch
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from colatent.config.schema import PriorConfig, Settings
+from colatent.config.prior import PriorConfig
+from colatent.config.settings import Settings
 from colatent.errors import UserError
 
 THETA = 10_000.0

@@ -18,7 +18,8 @@ from colatent.errors import UserError
 
 if TYPE_CHECKING:
     from colatent.generate.requests import Given, Prompt
-    from colatent.plugins.contract import Codec, Item
+    from colatent.plugins.contract import Codec
+    from colatent.plugins.latents import Item
 
 JOINED = "+"
 """Stands before the stream of a given item that shares its group with the one before."""

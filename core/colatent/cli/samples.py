@@ -19,7 +19,8 @@ from colatent.errors import UserError
 if TYPE_CHECKING:
     from colatent.cli.asking import Question
     from colatent.generate.requests import Result
-    from colatent.plugins.contract import Codec, Item
+    from colatent.plugins.contract import Codec
+    from colatent.plugins.latents import Item
 
 RECORDS = "samples.jsonl"
 

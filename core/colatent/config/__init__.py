@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from colatent.config.checks import validate
 from colatent.config.load import Loaded, load
-from colatent.config.schema import RunConfig, Settings
+from colatent.config.schema import RunConfig
+from colatent.config.settings import Settings
 
 __all__ = ["Loaded", "RunConfig", "Settings", "load", "validate"]

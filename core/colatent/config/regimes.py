@@ -2,7 +2,7 @@
 
 A setting without effect is refused, so that a config never claims what was not done. It is refused by its value, not by
 its presence: an override on the command line can put a default back, but cannot take a key out of the file. The
-functions know the settings by name only, since `schema` calls them while it checks.
+functions know the settings by name only, since the models call them while they check.
 """
 
 from __future__ import annotations

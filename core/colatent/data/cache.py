@@ -17,7 +17,7 @@ from pydantic import NonNegativeInt, PositiveInt, model_validator
 from colatent.checkpoint.manifest import check_file
 from colatent.checkpoint.storage import FileRecord, atomic_write_text
 from colatent.config.checks import check_unchanged, validate
-from colatent.config.schema import Settings
+from colatent.config.settings import Settings
 from colatent.errors import UserError
 
 FORMAT = 1

@@ -18,7 +18,7 @@ from colatent.data.cache_shards import Shard
 from colatent.data.dataset import Dataset, Sample
 from colatent.data.mixture import Drawn, Mixture, Place
 from colatent.errors import UserError
-from colatent.plugins.contract import Encoded
+from colatent.plugins.latents import Encoded
 
 NOWHERE = -1
 

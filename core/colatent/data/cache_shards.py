@@ -20,7 +20,7 @@ from colatent.checkpoint.storage import atomic_write_chunks
 from colatent.checkpoint.tensors import read_safetensors, safetensors_chunks
 from colatent.data.cache import DAMAGED
 from colatent.errors import UserError
-from colatent.plugins.contract import Encoded
+from colatent.plugins.latents import Encoded
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

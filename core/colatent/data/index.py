@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, NonNegativeInt, StringConstraints, ValidationError, model_validator
 
-from colatent.config.schema import Settings
+from colatent.config.settings import Settings
 from colatent.errors import UserError
 
 FORMAT = 1

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field, field_validator
 
-from colatent.config.schema import Settings
+from colatent.config.settings import Settings
 from colatent.data.damage import Damage, Found
 from colatent.data.dataset import Opener, Sample, Split
 from colatent.data.index import Shard, checksum, shown, suffixes_of

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
-from colatent.plugins.contract import Codec, Item, RaggedCodec
+from colatent.plugins.contract import Codec, RaggedCodec
+from colatent.plugins.latents import Item
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,7 +22,7 @@ from colatent.generate.prefix import split_own
 from colatent.generate.prompts import Read, read_prompt
 from colatent.generate.requests import Request, Result, Settings
 from colatent.generate.running import block_lengths, open_stream
-from colatent.plugins.contract import Latents
+from colatent.plugins.latents import Latents
 
 
 @dataclass(frozen=True, kw_only=True)

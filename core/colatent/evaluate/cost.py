@@ -18,7 +18,8 @@ from colatent.evaluate.flops import count_flops
 from colatent.flow.objective import flow_losses
 from colatent.latents.packing import pack
 from colatent.latents.sequence import Segment
-from colatent.plugins.contract import Item, Latents, TrainableCodec
+from colatent.plugins.contract import TrainableCodec
+from colatent.plugins.latents import Item, Latents
 from colatent.prior.dit import Prior
 
 

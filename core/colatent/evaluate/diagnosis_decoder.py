@@ -17,7 +17,8 @@ from itertools import accumulate, pairwise
 import torch
 
 from colatent.evaluate.heldout import BATCH, HeldItem, encode_items, noise_of
-from colatent.plugins.contract import Codec, Item, Latents, RaggedCodec, TrainableCodec
+from colatent.plugins.contract import Codec, RaggedCodec, TrainableCodec
+from colatent.plugins.latents import Item, Latents
 
 NOISE_LEVELS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5)
 """Standard deviations, in units of the latents' own."""

@@ -19,7 +19,7 @@ import numpy as np
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from colatent.config.schema import PriorConfig
+from colatent.config.prior import PriorConfig
 from colatent.latents.sequence import LatentSequence, blocks_of
 from colatent.prior.backends.choose import counted
 from colatent.prior.modulation import FEATURES

@@ -17,7 +17,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from colatent.config.schema import RunConfig, SampleConfig, SegmentConfig
+from colatent.config.sampling import SampleConfig
+from colatent.config.schema import RunConfig, SegmentConfig
 from colatent.data.facts import check_facts
 from colatent.data.mixture import Drawn
 from colatent.data.sources import open_sources, opener_of, origin_of
@@ -25,7 +26,8 @@ from colatent.data.streams import Stream, cut_items
 from colatent.flow.objective import VelocityNetwork
 from colatent.latents.draws import Name, normal
 from colatent.latents.sequence import LatentSequence, Segment
-from colatent.plugins.contract import Codec, Encoded, Item, Latents
+from colatent.plugins.contract import Codec
+from colatent.plugins.latents import Encoded, Item, Latents
 from colatent.plugins.pluginset import PluginSet
 
 BATCH = 16

@@ -29,7 +29,8 @@ from colatent.evaluate.prior_density import Solve, block_log_densities
 from colatent.flow.likelihood import log_normal
 from colatent.latents.draws import Name, normal
 from colatent.latents.sequence import LatentSequence, Segment
-from colatent.plugins.contract import Codec, Encoded, Item, Latents, Scorable
+from colatent.plugins.contract import Codec, Scorable
+from colatent.plugins.latents import Encoded, Item, Latents
 
 BATCH = 16
 """Draws whose flow is solved together."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from colatent.plugins.contract import Codec, Item
+from colatent.plugins.contract import Codec
 from colatent.plugins.items import Showable, Shown
+from colatent.plugins.latents import Item
 
 LONGEST = 80
 """Characters of an item that no codec shows."""

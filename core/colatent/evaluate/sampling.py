@@ -15,14 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from colatent.config.schema import SampleConfig, SegmentConfig
+from colatent.config.sampling import SampleConfig
+from colatent.config.schema import SegmentConfig
 from colatent.data.mixture import Drawn
 from colatent.data.sources import Sources
 from colatent.data.streams import Stream, cut_items
 from colatent.generate.model import Model
 from colatent.generate.requests import Given
-from colatent.plugins.contract import Codec, Item, Spelled
+from colatent.plugins.contract import Codec, Spelled
 from colatent.plugins.items import FileCodec
+from colatent.plugins.latents import Item
 from colatent.prior.dit import Prior
 
 COUNT = 4

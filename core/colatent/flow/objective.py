@@ -17,12 +17,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from colatent.config.schema import FlowConfig
+from colatent.config.prior import FlowConfig
 from colatent.flow.path import interpolate, target_velocity
 from colatent.flow.time_law import draw_times
 from colatent.latents.draws import Name, generator, normal
 from colatent.latents.packing import PackedBatch
-from colatent.plugins.contract import Encoded
+from colatent.plugins.latents import Encoded
 
 
 class VelocityNetwork(Protocol):

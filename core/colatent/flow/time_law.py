@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from colatent.config.schema import TimeLawConfig
+from colatent.config.prior import TimeLawConfig
 
 
 def width_law(channels: int) -> float:

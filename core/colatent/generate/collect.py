@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from colatent.generate.prefix import split_own
-from colatent.plugins.contract import Codec, Encoded, Item, Latents, Part
+from colatent.plugins.contract import Codec
+from colatent.plugins.latents import Encoded, Item, Latents
+from colatent.plugins.streaming import Part
 
 
 class CollectingStream:

@@ -27,7 +27,8 @@ from colatent.generate.requests import Request, Settings
 from colatent.latents.draws import normal
 from colatent.latents.rows import AttentionPart, Layout, Rows
 from colatent.latents.sequence import place
-from colatent.plugins.contract import BlockPlan, Codec, Latents
+from colatent.plugins.contract import Codec
+from colatent.plugins.latents import BlockPlan, Latents
 from colatent.prior.cache import KVCache
 from colatent.prior.dit import Prior
 

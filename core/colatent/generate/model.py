@@ -14,7 +14,8 @@ from colatent.checkpoint.codecs import CodecFacts, check_options, check_same_cod
 from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.resolve import resolve_model
 from colatent.config.checks import validate
-from colatent.config.schema import PriorConfig, SampleConfig
+from colatent.config.prior import PriorConfig
+from colatent.config.sampling import SampleConfig
 from colatent.errors import UserError
 from colatent.generate.precision import Computing, Precision
 from colatent.generate.prompts import default_target, read_prompt
@@ -31,7 +32,8 @@ from colatent.generate.requests import (
     settle,
 )
 from colatent.generate.running import Running, batches, block_lengths
-from colatent.plugins.contract import Codec, Item
+from colatent.plugins.contract import Codec
+from colatent.plugins.latents import Item
 from colatent.plugins.pluginset import PluginSet, load_plugins
 from colatent.prior.dit import Prior
 

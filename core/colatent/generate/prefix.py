@@ -19,7 +19,7 @@ from colatent.generate.requests import Request
 from colatent.latents.packing import stack_masks
 from colatent.latents.rows import AttentionPart, Layout, Rows
 from colatent.latents.sequence import groups_of, history_mask, next_offset, place
-from colatent.plugins.contract import Encoded
+from colatent.plugins.latents import Encoded
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

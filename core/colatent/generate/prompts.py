@@ -18,7 +18,8 @@ import torch
 
 from colatent.errors import UserError
 from colatent.generate.requests import Given, GivenLatents, Prompt
-from colatent.plugins.contract import Codec, Encoded, Item, Promptable
+from colatent.plugins.contract import Codec, Promptable
+from colatent.plugins.latents import Encoded, Item
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -8,10 +8,10 @@ from typing import Any, TypedDict, TypeVar
 
 from torch import Tensor
 
-from colatent.config.schema import SampleConfig
+from colatent.config.sampling import SampleConfig
 from colatent.errors import UserError
 from colatent.flow.solvers import SOLVERS
-from colatent.plugins.contract import Encoded, Item, PlanRequest
+from colatent.plugins.latents import Encoded, Item, PlanRequest
 
 Value = TypeVar("Value")
 

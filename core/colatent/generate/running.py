@@ -22,7 +22,9 @@ from colatent.generate.engine import BlockSampler, Made, Step
 from colatent.generate.precision import Computing
 from colatent.generate.prefix import prefix_lengths
 from colatent.generate.requests import Piece, Request, Result, Settings, State
-from colatent.plugins.contract import Codec, DecodeStream, Latents, StreamingCodec
+from colatent.plugins.contract import Codec
+from colatent.plugins.latents import Latents
+from colatent.plugins.streaming import DecodeStream, StreamingCodec
 from colatent.prior.dit import Prior
 
 PLANNED = 10_000

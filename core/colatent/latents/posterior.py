@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from colatent.plugins.contract import Encoded
+from colatent.plugins.latents import Encoded
 
 SCALE_RANGE = (0.5, 2.0)
 """Standard deviation over all channels that a prior accepts of its latents."""

@@ -1,8 +1,10 @@
-"""The codec contract: what crosses the seam between the engine and a modality.
+"""The codec contract: what a codec does, and what it can do beyond that.
 
 A codec is an `nn.Module` that turns items into records of latents and back; it owns its scale and its device, the core
 owns packing, masks, positions and randomness. What a codec can do beyond `Codec` is a protocol that the core asks for
 with `isinstance`, so that a frozen encoder needs the seven of `Codec` and nothing else.
+
+The records and the protocols of streaming have modules of their own; plugins import the whole contract from here.
 
 Axes: L latents of one item, C channels, K blocks of one item, A position axes of the modality, B items.
 """
@@ -10,97 +12,36 @@ Axes: L latents of one item, C channels, K blocks of one item, A position axes o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from colatent.plugins.latents import BlockPlan, Encoded, Item, Latents, PlanRequest
 from colatent.plugins.records import LatentSpec
+from colatent.plugins.streaming import DecodeStream, Part, StreamingCodec
 
-Item = Any
-"""What a modality calls one thing: a string, a picture, a sound. The core never looks inside."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Latents:
-    """The latents of one item at unit scale, with the layout that is needed to decode them.
-
-    z_LC           float32, (L, C)
-    block_lengths  latents per block, sums to L
-    positions_LA   float32, (L, A), counted from the item's own start
-    """
-
-    z_LC: Tensor
-    block_lengths: tuple[int, ...]
-    positions_LA: Tensor
-
-    def __post_init__(self) -> None:
-        assert sum(self.block_lengths) == len(self.z_LC) == len(self.positions_LA)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Encoded:
-    """What `encode` gives for one item: a diagonal Gaussian posterior over its latents, and their layout.
-
-    mean_LC        posterior mean at unit scale, (L, C)
-    logvar_LC      posterior log-variance in the same space, (L, C); None for a deterministic encoder
-    block_lengths  latents per block (K,), sums to L
-    positions_LA   float32, (L, A), counted from the item's own start
-    units_L        int64, (L,): data units in each latent; 0 marks padding, which only `flow.padding` gives a weight
-    """
-
-    mean_LC: Tensor
-    logvar_LC: Tensor | None
-    block_lengths: tuple[int, ...]
-    positions_LA: Tensor
-    units_L: Tensor
-
-    def __post_init__(self) -> None:
-        length = len(self.mean_LC)
-        assert sum(self.block_lengths) == length == len(self.positions_LA) == len(self.units_L)
-
-    def on_cpu(self) -> Encoded:
-        """The record without gradient, float32 on the CPU, where sequences are built."""
-        return Encoded(
-            mean_LC=self.mean_LC.detach().float().cpu(),
-            logvar_LC=None if self.logvar_LC is None else self.logvar_LC.detach().float().cpu(),
-            block_lengths=self.block_lengths,
-            positions_LA=self.positions_LA.float().cpu(),
-            units_L=self.units_L.cpu(),
-        )
-
-    def sample(self, noise_LC: Tensor | None) -> Latents:
-        """The posterior's draw `mean + std * noise`; its mean where `noise_LC` is None."""
-        z_LC = self.mean_LC
-        if noise_LC is not None and self.logvar_LC is not None:
-            z_LC = z_LC + torch.exp(0.5 * self.logvar_LC) * noise_LC
-        return Latents(z_LC=z_LC, block_lengths=self.block_lengths, positions_LA=self.positions_LA)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BlockPlan:
-    """One block that is to be generated: its length and the positions (length, A) of its latents in the item."""
-
-    length: int
-    positions_LA: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class PlanRequest:
-    """What is known before an item is generated.
-
-    given      the item's own first latents (a text prompt), None where it starts from nothing. Its last block may be
-               partial: latents whose units are 0 are still to be generated
-    max_units  budget in data units (tokens, ...), None for the codec's default
-    options    what the user asked of this modality (an image's height and width, ...): every field of the codec's
-               options with its value, empty for a codec that is no `OptionedCodec`
-    """
-
-    given: Encoded | None = None
-    max_units: int | None = None
-    options: Mapping[str, Any]
+__all__ = [
+    "BlockPlan",
+    "Codec",
+    "DecodeStream",
+    "Encoded",
+    "ExpectingCodec",
+    "Item",
+    "Latents",
+    "MeasuredCodec",
+    "OptionedCodec",
+    "Part",
+    "PlanRequest",
+    "PreparedCodec",
+    "Promptable",
+    "RaggedCodec",
+    "Scorable",
+    "Spelled",
+    "StreamingCodec",
+    "TrainableCodec",
+]
 
 
 @runtime_checkable
@@ -223,71 +164,6 @@ class ExpectingCodec(Protocol):
     def expects(self) -> Mapping[str, Any]:
         """Facts of every item by name, `{"sample_rate": 8000}`. A run is refused where a dataset says another value of
         the field that the codec reads (`colatent.data.dataset.FactualDataset`)."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """What is new of an item that is being decoded.
-
-    item     to be appended to the parts before (text: a string, which may be empty); None where the item comes whole
-             at its end and that is not reached yet
-    details  the same facts as in `DecodeStream.details`, of this part
-    """
-
-    item: Item | None
-    details: Mapping[str, Any]
-
-
-@runtime_checkable
-class DecodeStream(Protocol):
-    """Conditional decoding of B items, block after block."""
-
-    def push(self, blocks: Sequence[Latents]) -> None:
-        """Decode the next block of each item."""
-        ...
-
-    def finished(self) -> list[bool]:
-        """Which items have ended (end of item, or the unit budget)."""
-        ...
-
-    def items(self) -> list[Item]:
-        """What was generated so far, without the given part and without what follows an end."""
-        ...
-
-    def details(self) -> list[dict[str, Any]]:
-        """JSON-able facts per item for `--json` (token ids, ...)."""
-        ...
-
-    def news(self, *, final: bool = False) -> list[Part]:
-        """What can be said of each item that was not said before. Parts joined are what `items` gives in the end, so
-        what a later block may still change is held back, until the item has ended or with `final` (no block comes)."""
-        ...
-
-    def preview(self, blocks: Sequence[Latents]) -> list[Item]:
-        """What `items` would give if these were the next blocks. Changes nothing."""
-        ...
-
-
-@runtime_checkable
-class StreamingCodec(Protocol):
-    """A codec that decodes block by block, each conditioned on what came before."""
-
-    def open_stream(
-        self,
-        given: Sequence[Encoded | None],
-        *,
-        max_units: int | None,
-        options: Mapping[str, Any],
-        names: Sequence[tuple[int | str, ...]],
-    ) -> DecodeStream:
-        """Start decoding B items, each after its own given latents.
-
-        max_units  budget in data units of each item, None for none
-        options    see `OptionedCodec`
-        names      of each item, by which all randomness of its decoding is drawn (`colatent.latents.draws`), so that an
-                   item depends on them and never on its neighbours
-        """
         ...
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from colatent.plugins.contract import Item
+from colatent.plugins.latents import Item
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from colatent.config.schema import PriorConfig
+from colatent.config.prior import PriorConfig
 from colatent.latents.rows import Layout
 from colatent.prior.cache import KVCache
 from colatent.prior.layer import Branch, Layer

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from colatent.config.schema import PriorConfig
+from colatent.config.prior import PriorConfig
 from colatent.prior.attention import attend
 from colatent.prior.passing import SHARED, Pass, join, take
 from colatent.prior.rotary import rotate_interleaved

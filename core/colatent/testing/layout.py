@@ -9,7 +9,8 @@ from itertools import islice
 
 import torch
 
-from colatent.plugins.contract import BlockPlan, MeasuredCodec, PlanRequest
+from colatent.plugins.contract import MeasuredCodec
+from colatent.plugins.latents import BlockPlan, PlanRequest
 from colatent.testing.requiring import SkippedError, like_record, require, same, tensor_like
 from colatent.testing.running import check
 from colatent.testing.subject import EXAMPLES, Subject, default_options

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from colatent.plugins.contract import Encoded, Latents
+from colatent.plugins.latents import Encoded, Latents
 
 TOLERANCE = 1e-5
 """Largest difference between two encodings of one item (float32, unit scale)."""

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from colatent.plugins.contract import Codec, Latents, PlanRequest, StreamingCodec
+from colatent.plugins.contract import Codec
+from colatent.plugins.latents import Latents, PlanRequest
+from colatent.plugins.streaming import StreamingCodec
 from colatent.testing.requiring import SkippedError, is_array, require, same
 from colatent.testing.running import check
 from colatent.testing.subject import Subject, default_options

@@ -16,7 +16,8 @@ import numpy as np
 from colatent.data.dataset import Sample, Split
 from colatent.latents.draws import normal
 from colatent.plugins import CodecInfo, DatasetInfo, LatentSpec, PluginSet, TaskInfo
-from colatent.plugins.contract import Encoded, Latents, OptionedCodec
+from colatent.plugins.contract import OptionedCodec
+from colatent.plugins.latents import Encoded, Latents
 from colatent.testing.requiring import SkippedError, check_closed, means
 
 EXAMPLES = 3

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from colatent.plugins.contract import PlanRequest, TrainableCodec
+from colatent.plugins.contract import TrainableCodec
 from colatent.plugins.items import FileCodec, Showable
+from colatent.plugins.latents import PlanRequest
 from colatent.testing.process import RANDOM, SETTINGS, kept
 from colatent.testing.requiring import require
 from colatent.testing.running import check

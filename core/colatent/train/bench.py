@@ -29,7 +29,8 @@ from colatent.evaluate.bench import Bench, Measured, fill_zeros
 from colatent.evaluate.flops import count_flops, training_flops
 from colatent.latents.draws import digest
 from colatent.latents.sequence import LatentSequence
-from colatent.plugins.contract import Codec, Encoded, Item, Promptable
+from colatent.plugins.contract import Codec, Promptable
+from colatent.plugins.latents import Encoded, Item
 from colatent.plugins.pluginset import PluginSet
 from colatent.plugins.records import LatentSpec
 from colatent.prior.fused import check_compiler

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from colatent.config.schema import StageConfig
+from colatent.config.stages import StageConfig
 from colatent.data.budget import Budget, Budgeted, Measure
 from colatent.data.mixture import Drawn, Mixture, first_samples
 from colatent.data.streams import Stream, cut_items

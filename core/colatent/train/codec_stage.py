@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from colatent.checkpoint.codecs import codec_contents, facts_now
 from colatent.checkpoint.folder import Checkpoint
-from colatent.config.schema import StageConfig
+from colatent.config.stages import StageConfig
 from colatent.data.mixture import Drawn
 from colatent.data.streams import Stream
 from colatent.errors import UserError
 from colatent.evaluate.sampling import Sampled
 from colatent.latents.draws import Name, normal, torch_generator
-from colatent.plugins.contract import Codec, Encoded, Item, Latents, TrainableCodec
+from colatent.plugins.contract import Codec, TrainableCodec
+from colatent.plugins.latents import Encoded, Item, Latents
 from colatent.train.prepare import Run
 from colatent.train.stage import Part, Prepared
 

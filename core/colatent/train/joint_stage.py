@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from colatent.checkpoint.codecs import copy_codec
 from colatent.checkpoint.folder import Checkpoint
-from colatent.config.schema import JointConfig, StageConfig
+from colatent.config.stages import JointConfig, StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
 from colatent.evaluate.sampling import Sampled

@@ -21,7 +21,7 @@ from torch import nn
 from colatent.checkpoint.codecs import load_weights
 from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.run import RunFolder
-from colatent.config.schema import StageConfig
+from colatent.config.stages import StageConfig
 from colatent.data.mixture import Drawn, Draws
 from colatent.errors import UserError
 from colatent.train.averages import Averages

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from colatent.config.schema import StageConfig
+from colatent.config.stages import StageConfig
 from colatent.train.engine import cut_like
 from colatent.train.stage import Part
 

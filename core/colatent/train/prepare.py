@@ -22,7 +22,8 @@ from colatent.data.streams import Stream, cut_items
 from colatent.errors import UserError
 from colatent.evaluate.tasks import build_tasks
 from colatent.plugins import CodecInfo
-from colatent.plugins.contract import Codec, Item
+from colatent.plugins.contract import Codec
+from colatent.plugins.latents import Item
 from colatent.plugins.pluginset import PluginSet
 from colatent.train.device import pick_device
 from colatent.train.world import World

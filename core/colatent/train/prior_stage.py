@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from colatent.checkpoint.codecs import codec_contents
 from colatent.checkpoint.folder import Checkpoint
-from colatent.config.schema import StageConfig
+from colatent.config.stages import StageConfig
 from colatent.data.mixture import Drawn
 from colatent.evaluate.sampling import Sampled
 from colatent.flow.objective import flow_counts, flow_losses, total_loss, velocity_errors

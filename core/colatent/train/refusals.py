@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from colatent.checkpoint.codecs import check_same_codec
 from colatent.checkpoint.folder import Checkpoint
 from colatent.config.checks import check_unchanged, validate
+from colatent.config.prior import PriorConfig
 from colatent.config.regimes import CODEC_TRAINS
-from colatent.config.schema import PriorConfig
 from colatent.errors import UserError
 from colatent.latents.posterior import SCALE_RANGE, overall_std
 from colatent.plugins.contract import Codec, TrainableCodec

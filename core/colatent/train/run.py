@@ -11,7 +11,7 @@ from pathlib import Path
 from colatent.checkpoint.folder import Checkpoint, newest
 from colatent.checkpoint.run import RunFolder, is_run_folder
 from colatent.config.load import Loaded
-from colatent.config.schema import StageConfig
+from colatent.config.stages import StageConfig
 from colatent.data.facts import check_facts
 from colatent.data.mixture import Draws
 from colatent.errors import UserError

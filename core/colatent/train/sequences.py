@@ -14,14 +14,16 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from colatent.config.schema import FlowConfig, SegmentConfig
+from colatent.config.prior import FlowConfig
+from colatent.config.schema import SegmentConfig
 from colatent.data.cache_reading import LatentCache
 from colatent.data.mixture import Drawn
 from colatent.data.streams import Stream, cut_items
 from colatent.flow.objective import draw_cuts, draw_lone, draw_noise
 from colatent.latents.draws import Name, normal
 from colatent.latents.sequence import LatentSequence, Segment
-from colatent.plugins.contract import Encoded, Item, Latents, RaggedCodec
+from colatent.plugins.contract import RaggedCodec
+from colatent.plugins.latents import Encoded, Item, Latents
 
 
 @dataclass(frozen=True)

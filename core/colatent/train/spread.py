@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from colatent.config.schema import RunConfig, StageConfig
+from colatent.config.schema import RunConfig
+from colatent.config.stages import StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
 from colatent.train.budgets import shares

@@ -11,7 +11,8 @@ from torch import Tensor
 from colatent.checkpoint.codecs import load_weights
 from colatent.checkpoint.resolve import resolve_model
 from colatent.config.checks import check_unchanged, validate
-from colatent.config.schema import PriorConfig, StageConfig
+from colatent.config.prior import PriorConfig
+from colatent.config.stages import StageConfig
 from colatent.errors import UserError
 from colatent.latents.draws import digest
 from colatent.prior.dit import Prior

@@ -19,7 +19,7 @@ from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.published import prior_pairs, published_prior, rotary_buffers, to_published
 from colatent.checkpoint.resolve import resolve_model
 from colatent.config.checks import validate
-from colatent.config.schema import PriorConfig
+from colatent.config.prior import PriorConfig
 from colatent.errors import UserError
 from colatent.prior.dit import rotary_dim
 from colatent_text.cola.files import PRIOR, VAE, PublishedModel, write_models

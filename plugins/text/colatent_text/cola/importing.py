@@ -31,7 +31,7 @@ from colatent.checkpoint.published import (
 from colatent.checkpoint.storage import temporary_beside, write_chunks
 from colatent.checkpoint.write import write_checkpoint
 from colatent.config.checks import validate
-from colatent.config.schema import SampleConfig
+from colatent.config.sampling import SampleConfig
 from colatent.errors import UserError
 from colatent.latents.draws import generator
 from colatent.latents.posterior import SCALE_RANGE, overall_std

@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from colatent.config.schema import PriorConfig, SampleConfig
+from colatent.config.prior import PriorConfig
+from colatent.config.sampling import SampleConfig
 from colatent_text.config import TextConfig
 
 HEADER = """\

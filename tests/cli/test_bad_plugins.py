@@ -20,6 +20,7 @@ from plugins_for_tests.site import install
 
 Complaint = Callable[..., str]
 SHORT = {"steps": 2, "batch": 4, "warmup": 0, "ema": 0.9, "eval_every": 0}
+CAPTIONS = {"dataset": "captions", "segments": [{"stream": "text"}]}
 TREE = changed(CONFIG, stages={"codec": SHORT, "prior": SHORT})
 
 REQUIRES = "Requires-Dist: numpy\nProvides-Extra: nose\nRequires-Dist: no-such-nose>=2; extra == 'nose'\n"
@@ -157,6 +158,64 @@ def test_a_module_of_the_plugin_s_own_that_is_not_there(site: Path, complaint: C
     line = complaint(changed(TREE, streams__smell={"codec": "smell"}, data__sources__smells=names))
     assert "cannot import 'smells_kodec' (ModuleNotFoundError: No module named 'smells_kodec')" in line
     assert "pip install" not in line
+
+
+CODEC = """
+import torch
+
+class Codec(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.config = config
+
+    def latent_spec(self):
+        return self.config.latent_spec()
+
+    def encode(self, items, *, generator=None):
+        return []
+"""
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "line"),
+    [
+        ("super().__init__()", "raise OSError('no nose')", "fails to be built (OSError: no nose); tell who wrote it"),
+        ("torch.nn.Module", "object", "is no torch.nn.Module; see colatent plugins validate smell"),
+        ("self.config.latent_spec()", "1 // 0", "fails to describe its latents (ZeroDivisionError: "),
+        ("return []", "raise KeyError('rose')", "fails to encode (KeyError: 'rose'); tell who wrote it"),
+    ],
+)
+def test_a_codec_that_fails(was: str, becomes: str, line: str, site: Path, complaint: Complaint) -> None:
+    assert was in CODEC
+    code = DECLARES.format(top="", factory="smells_plugin:Codec") + CONFIG_CLASS + CODEC.replace(was, becomes)
+    install(site, "smells", code=code)
+    names = {"dataset": "cameras", "config": {"names": ["smell", "right"]}}
+    out = site / "run"
+    told = complaint(changed(TREE, streams__smell={"codec": "smell"}, data__sources__smells=names), f"out={out}")
+    assert f"codec 'smell' of plugin 'smells' of smells 1.0 {line}" in told
+    assert not out.exists()
+
+
+def test_a_stream_named_like_a_part_of_torch_s_modules(site: Path, complaint: Complaint) -> None:
+    tree = changed(TREE, streams__forward={**TREE["streams"]["grid"], "field": "grid"})
+    line = complaint(tree, f"out={site / 'run'}")
+    assert "streams.forward: torch uses this name within modules; choose another name" in line
+    assert not (site / "run").exists()
+
+
+# Streams.
+
+
+@pytest.mark.parametrize("now", ["text, grid, right", "text"])
+def test_a_run_goes_on_with_the_streams_that_it_has(now: str, site: Path, kept: Path, complaint: Complaint) -> None:
+    del site
+    streams = {name: {"codec": "grid", "field": name, **TREE["streams"].get(name, {})} for name in now.split(", ")}
+    cameras = {"dataset": "cameras", "config": {"names": ["right", "left"]}}
+    sources = {**TREE["data"]["sources"], "cameras": cameras} if "right" in streams else {"captions": CAPTIONS}
+    before, tree = contents(kept), {**TREE, "streams": streams, "data": {**TREE["data"], "sources": sources}}
+    line = complaint(tree, f"out={kept}", "--resume")
+    assert f"streams: are {now}, but this run was started with text, grid; put them back, or begin another run" in line
+    assert contents(kept) == before
 
 
 # Widths.

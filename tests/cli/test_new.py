@@ -159,6 +159,7 @@ def test_an_empty_current_folder_is_filled(in_tmp: Path) -> None:
         (("text", "d"), "'text' is taken: plugin 'text' of colatent "),
         (("gallery", "d"), "'gallery' is taken: plugin 'gallery' of colatent "),
         (("ema", "d"), "'ema' is taken: colatent uses it within checkpoints; choose another name"),
+        (("forward", "d"), "'forward' is taken: torch uses it within modules, and so it cannot name a stream; choose"),
         (("depth", "full"), "full: is not empty; name a folder that is new or empty"),
         (("depth", "full/file"), "full/file: is a file; name a folder that is new or empty"),
         (("depth", "full/file/below"), "full/file/below: cannot be written: Not a directory; choose another folder"),

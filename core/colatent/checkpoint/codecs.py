@@ -18,6 +18,7 @@ from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.tensors import hash_tensors
 from colatent.config.checks import validate
 from colatent.errors import UserError
+from colatent.plugins.blame import blamed
 from colatent.plugins.contract import Codec, OptionedCodec, PreparedCodec
 from colatent.plugins.pluginset import PluginSet
 
@@ -95,7 +96,14 @@ def build_codec(name: str, settings: Mapping[str, Any], *, plugins: PluginSet, w
     """A codec with fresh weights. `assets` is needed where the codec is a `PreparedCodec`."""
     cls = plugins.codec_class(name, where=where)
     config = validate(plugins.codec_config(name, where=where), settings, where=f"{where}.config")
-    return cls(config, assets) if hasattr(cls, "prepare") else cls(config)
+    who = plugins.who("codec", name)
+    with blamed(who, "be built", where=where):
+        codec: Codec = cls(config, assets) if hasattr(cls, "prepare") else cls(config)
+    if not issubclass(cls, nn.Module):
+        raise UserError(f"{who} is no torch.nn.Module", where=where, do=f"see colatent plugins validate {name}")
+    with blamed(who, "describe its latents", where=where):
+        codec.latent_spec()
+    return codec
 
 
 def copy_codec(codec: Codec, facts: CodecFacts, *, plugins: PluginSet, where: str) -> Codec:

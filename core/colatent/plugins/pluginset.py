@@ -193,13 +193,14 @@ class PluginSet:
         for attribute in needs:
             if not hasattr(model, attribute):
                 rule = "is not a pydantic model" if attribute == "model_fields" else f"has no {attribute}()"
-                raise UserError(f"{reference!r} {rule}", where=self._who(kind, name))
+                raise UserError(f"{reference!r} {rule}", where=self.who(kind, name))
         return model
 
     def _resolve(self, reference: str, kind: Kind, name: str) -> type[Any]:
-        return resolve(reference, who=self._who(kind, name), distribution=self.owners[kind, name].distribution)
+        return resolve(reference, who=self.who(kind, name), distribution=self.owners[kind, name].distribution)
 
-    def _who(self, kind: Kind, name: str) -> str:
+    def who(self, kind: Kind, name: str) -> str:
+        """What the error line calls a name in force: "codec 'depth' of plugin …"."""
         return f"{kind} {name!r} of {self.owners[kind, name].title}"
 
     def _demand(self, kind: Kind, name: str, known: Collection[str], where: str | None) -> None:

@@ -15,6 +15,7 @@ from colatent.data.sources import opener_of
 from colatent.data.streams import Stream, cut_items, refused
 from colatent.errors import UserError
 from colatent.latents.draws import digest, generator
+from colatent.plugins.blame import blamed
 from colatent.plugins.contract import Codec, RaggedCodec
 from colatent.train.prepare import Run
 
@@ -81,8 +82,10 @@ def check_items(run: Run) -> None:
             drawn = first_samples(dataset, source, count=1, seed=run.config.seed)
             for stream in (run.streams[name] for name in sorted(run.sources.streams_of(source))):
                 items = cut_items(stream, drawn)
+                who = run.plugins.who("codec", run.facts[stream.name].codec)
                 try:
-                    stream.codec.encode(items)
+                    with blamed(who, "encode", where=stream.name):
+                        stream.codec.encode(items)
                 except UserError as error:
                     raise refused(stream, drawn[0], error) from error
 

@@ -96,6 +96,8 @@ def _check_names(config: RunConfig, sources: Sources) -> None:
     """Every stream is used by a source, and every setting by stream names one."""
     used = {stream for source in config.data.sources for stream in sources.streams_of(source)}
     for name in config.streams:
+        if hasattr(nn.ModuleDict(), name):  # networks are kept in one by the stream's name
+            raise UserError("torch uses this name within modules", where=f"streams.{name}", do="choose another name")
         if name not in used:
             do = "give it a field that a source has, add it to the segments of a source, or take it out"
             what = f"no source has this stream, which reads field {sources.fields[name]!r}"

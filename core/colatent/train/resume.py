@@ -26,6 +26,15 @@ def check_same_settings(folder: Path, config: RunConfig) -> None:
             raise UserError(what, where=key, do="put it back, or start another run with another out=")
 
 
+def check_same_streams(folder: Path, config: RunConfig) -> None:
+    """Refuse other streams than those of the run in `folder`, before anything is made of its checkpoints."""
+    before, now = load(folder / CONFIG).config.streams, config.streams
+    if before.keys() != now.keys():
+        what = f"are {', '.join(now)}, but this run was started with {', '.join(before)}"
+        do = f"put them back, or begin another run with the weights of this one: init={folder} out=ANOTHER"
+        raise UserError(what, where="streams", do=do)
+
+
 def with_solver(config: RunConfig, saved: Mapping[str, Checkpoint]) -> RunConfig:
     """The config of a resumed run with the solver that its model was saved with, where it states none: the default may
     have been another when the run began."""

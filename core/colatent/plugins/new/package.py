@@ -115,10 +115,18 @@ def check_new(new: NewPackage, found: PluginSet) -> None:
         raise UserError(f"{new.name!r} is taken: {owner}", do="choose another name")
 
 
+def _is_of_modules(name: str) -> bool:
+    from torch.nn import ModuleDict
+
+    return hasattr(ModuleDict(), name)
+
+
 def _owners(new: NewPackage, found: PluginSet) -> Iterator[str]:
     """Who has the name already, in words."""
     if new.name in RESERVED:
         yield "colatent uses it within checkpoints"
+    if _is_of_modules(new.name):
+        yield "torch uses it within modules, and so it cannot name a stream"
     codec: tuple[Kind, str] = ("codec", new.name)
     for plugin in found.plugins:
         if plugin.name == new.name or codec in plugin.claims:

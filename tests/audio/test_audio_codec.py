@@ -16,7 +16,9 @@ from colatent.testing import check_codec
 from colatent.train.codec_stage import draw, latent_statistics
 from colatent_audio.codec import AudioCodec
 from colatent_audio.config import AudioConfig
+from colatent_audio.inversion import Inversion
 from colatent_audio.items import Span
+from colatent_audio.spectrum import STEP_DB, Spectrum
 
 SMALL = AudioConfig(block=4)
 
@@ -221,6 +223,23 @@ def test_settings_that_do_not_fit_are_refused(settings: dict[str, int], message:
 def test_mel_bands_narrower_than_the_spectrum_are_refused() -> None:
     with pytest.raises(UserError, match=r"mels: \d+ of 100 mel bands"):
         AudioCodec(AudioConfig(mels=100))
+
+
+@pytest.mark.parametrize(("mels", "decibels"), [(None, 2.0), (64, 4.5)])
+def test_there_is_a_way_back_from_levels_to_sound(mels: int | None, decibels: float) -> None:
+    """A sound made of the levels of another has these levels; the same samples in another order are far from them."""
+    config, rng = AudioConfig(mels=mels), np.random.default_rng(0)
+    spectrum, away, farther = Spectrum(config), [], []
+    for sound in tones(0, len(KEYS)):
+        levels_FM = spectrum([sound]).flatten(0, 1)
+        inversion = Inversion(n_fft=config.n_fft, hop=config.hop, iterations=30)
+        back = inversion.add(spectrum.magnitudes(levels_FM), ends=True)[: len(sound)].astype(np.float32)
+        for one, distances in ((back, away), (rng.permutation(sound), farther)):
+            loud_FM = levels_FM > levels_FM.max() - 2
+            distance_FM = (spectrum([one]).flatten(0, 1) - levels_FM).abs() * STEP_DB
+            distances.append(float(distance_FM[loud_FM].mean()))
+    assert np.mean(away) < decibels
+    assert np.mean(farther) > 15.0
 
 
 def test_learned_noise_carries_a_gradient() -> None:

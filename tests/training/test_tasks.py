@@ -21,7 +21,7 @@ from colatent.train.codecs import build_codecs
 from colatent.train.prepare import Run, prepare
 from colatent.train.sequences import build_sequences
 from plugins_for_tests.grid import CONFIG, plugins_with_grid
-from plugins_for_tests.runs import changed, run
+from plugins_for_tests.runs import changed, metrics, run
 
 
 class Numbers:
@@ -138,3 +138,30 @@ def test_settings_of_generation_by_stream() -> None:
     assert (sample.of("grid").guidance, sample.of("grid").steps) == (5.0, 4)
     assert sample.of("text") is sample
     assert sample.of(None) is sample
+
+
+def test_three_in_a_row_train_and_weigh_as_the_config_says(tmp_path: Path) -> None:
+    """A picture and words given together, then words; a picture after words after a picture; each stream's weight."""
+    joined = [{"stream": "grid", "role": "given"}, {"stream": "text", "role": "given", "same_group": True}]
+    sources = {
+        "asked": {"dataset": "captions", "segments": [*joined, {"stream": "text"}]},
+        "three": {"dataset": "captions", "segments": THREE},
+        "back": {"dataset": "captions", "segments": [{"stream": "grid"}, {"stream": "text"}, {"stream": "grid"}]},
+    }
+    short = {"steps": 6, "batch": 6, "warmup": 0, "ema": 0.0, "eval_every": 0, "log_every": 1}
+    tree = changed(CONFIG, data__sources=sources, stages={"codec": short, "prior": short})
+    folder = run(changed(tree, flow={"weights": {"grid": 0.25}}), tmp_path / "run", plugins=plugins_with_grid())
+    steps = [one for one in metrics(folder) if one["stage"] == "prior" and "loss" in one]
+    assert len(steps) == 6
+    for one in steps:
+        assert one["loss"] == pytest.approx(one["text/flow"] + 0.25 * one["grid/flow"], rel=1e-6)
+    (scored,) = [
+        one["eval"] for one in metrics(folder) if one["stage"] == "prior" and one["step"] == 6 and "eval" in one
+    ]
+    assert {name.rsplit("/", 1)[0] for name in scored} == {
+        "asked/text",
+        "three/grid",
+        "three/text",
+        "back/grid",
+        "back/text",
+    }

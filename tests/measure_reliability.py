@@ -1,9 +1,9 @@
 """How reliable a run is, in numbers: `python tests/measure_reliability.py --json reliability.json`.
 
 Runs are killed at moments drawn over their wall time, and resumed; faults are put into others and into what they left.
-Prints what was being done at the kills, what was lost, how many faults of which kind were survived, and how many
-changed configs were refused. Ends with status 1 as soon as a run is lost or ends otherwise than the one that nothing
-stopped, or a config breaks the program.
+Prints what was being done at the kills, what was lost, how many faults of which kind were survived, how many changed
+configs were refused, and how many changed shards were tried. Ends with status 1 as soon as a run is lost or ends
+otherwise than the one that nothing stopped, or a config or a shard breaks the program.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from data import test_mutations as mutations
 from reliability import faults
 from reliability.bad_configs import EXAMPLES, try_configs
 from reliability.killing import Kill, Killer, LostRunError
@@ -59,6 +60,24 @@ def summary(kills: Sequence[Kill]) -> dict[str, int]:
     }
 
 
+def try_shards(folder: Path) -> dict[str, int]:
+    """What is tried on shards, and how often; an `AssertionError` where any of it did not hold."""
+    tests = {
+        "packed shards": (mutations.test_packed_samples_are_whole_or_replaced_and_never_fewer, mutations.TRIES),
+        "shards without index": (
+            mutations.test_archives_without_an_index_are_read_or_refused_and_never_silently_fewer,
+            mutations.TRIES,
+        ),
+        "indices of shards": (mutations.test_an_index_holds_or_is_refused, mutations.TRIES),
+        "noise as a shard": (mutations.test_noise_is_no_archive, mutations.NOISE),
+    }
+    for name, (test, _) in tests.items():
+        place = folder / name.replace(" ", "-")
+        place.mkdir(parents=True)
+        test(place)
+    return {name: count for name, (_, count) in tests.items()}
+
+
 def table(by_phase: dict[str, dict[str, int]]) -> str:
     """The summaries as lines."""
     rows = [["phase", "uniform", "aimed", "half written", "steps lost", "at most"]]
@@ -90,6 +109,8 @@ def main() -> int:
             if given.configs:
                 facts["configs"] = try_configs(Path(folder), EXAMPLES, count=given.configs)
                 print("\n".join(f"{name:<24}{count:>6}" for name, count in facts["configs"].items()))
+            facts["shards"] = try_shards(Path(folder) / "shards")
+            print("\n".join(f"{name:<24}{count:>6}" for name, count in facts["shards"].items()))
         except (LostRunError, AssertionError) as error:
             print(f"LOST: {error}", file=sys.stderr)
             return 1

@@ -20,7 +20,7 @@ from colatent.data.locate import locate
 from data.shards_made import archive, opened, packed, text_of, texts
 from properties import attempt, changed, tries
 
-TRIES = 250
+TRIES, NOISE = 250, 50
 SAMPLES = 24
 
 
@@ -106,7 +106,7 @@ def test_what_has_no_end_or_another_error_would_be_noticed(monkeypatch: pytest.M
 def test_noise_is_no_archive(tmp_path: Path) -> None:
     path = tmp_path / "noise.tar"
 
-    @tries(50)
+    @tries(NOISE)
     @given(st.binary(min_size=1, max_size=5000))
     def holds(data: bytes) -> None:
         path.write_bytes(data)

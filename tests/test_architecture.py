@@ -31,7 +31,7 @@ FLOORS = (
 ACROSS = {("train", "evaluate"), ("evaluate", "generate"), ("data", "checkpoint")}
 """Imports allowed on one floor: a training run ends with an evaluation, a model is judged by what it generates, and
 shards are written as checkpoints are, by `checkpoint/storage.py`."""
-PICKLES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
+PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 CONFIGS = sorted((ROOT / "examples" / "configs").glob("**/*.yaml"))
 
 
@@ -230,6 +230,7 @@ UNPACKS = {"extract", "extractall", "unpack_archive"}
 
 def dangers(module: Module) -> Iterator[str]:
     """What would run or unpickle what a file says, or write where it says."""
+    known = aliases(module)
     for found in imports(module):
         if found.module.split(".")[0] in PICKLES:
             yield f"{module.at(found)}: imports {found.module}"
@@ -237,14 +238,32 @@ def dangers(module: Module) -> Iterator[str]:
         if isinstance(node, ast.ImportFrom):
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             yield from (f"{module.at(node)}: imports {name}" for name in sorted(names & RUNS))
+        if isinstance(node, ast.Name | ast.Attribute):  # called here, or under another name elsewhere
+            first, *rest = ast.unparse(node).split(".")
+            meant = ".".join([known.get(first, first), *rest])
+            if meant in RUNS or meant.startswith("torch.serialization.") or meant.endswith("Pickler.loads"):
+                yield f"{module.at(node)}: names {meant}"
+        if isinstance(node, ast.Dict):
+            yield from (f"{module.at(key)}: shell" for key in node.keys if key and ast.unparse(key) == "'shell'")
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
-        if called in RUNS or called.split(".")[-1] in UNPACKS:
+        if called.split(".")[-1] in UNPACKS:
             yield f"{module.at(node)}: calls {called}"
         for keyword in node.keywords:
             if keyword.arg in {"shell", "allow_pickle"} and ast.unparse(keyword.value) != "False":
                 yield f"{module.at(node)}: {keyword.arg}={ast.unparse(keyword.value)}"
+
+
+def aliases(module: Module) -> dict[str, str]:
+    """What the names that a module imports stand for."""
+    found = {}
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.asname: alias.name for alias in node.names if alias.asname}
+        if isinstance(node, ast.ImportFrom):
+            found |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return found
 
 
 def test_nothing_is_unpickled_or_executed_and_no_archive_names_files():
@@ -268,6 +287,13 @@ def test_every_file_opens_with_a_docstring():
         ("torch.load('x')", True),
         ("eval('1')", True),
         ("from torch import load", True),
+        ("import torch as t\nt.load('x')", True),
+        ("from torch import serialization\nserialization.load('x')", True),
+        ("run = eval\nrun('1')", True),
+        ("import builtins as b\nb.exec('1')", True),
+        ("import _pickle", True),
+        ("from multiprocessing.reduction import ForkingPickler\nForkingPickler.loads(data)", True),
+        ("subprocess.run('ls', **{'shell': True})", True),
         ("from os import system", True),
         ("yaml.load(text, Loader=yaml.Loader)", True),
         ("archive.extractall('here')", True),

@@ -118,6 +118,8 @@ def ended(folder: Path, alone: Path) -> dict[str, Ended]:
         "caches": Asked(tree=cached, out=folder / "none", at=(here, there)),
         "taken": Asked(tree=TREE, out=whole),
         "poisoned": Asked(tree=TREE, out=folder / "poisoned", poison=BROKEN),
+        "skipping": Asked(tree=over(whole, skip=20), out=folder / "skipping", poison=BROKEN),
+        "skipping in shares": Asked(tree=over(whole, **SHARDED, skip=20), out=folder / "skipped", poison=BROKEN),
     }
     return dict(zip(asked, both(list(asked.values()), folder), strict=True))
 
@@ -288,6 +290,18 @@ def test_only_the_samples_of_the_process_that_failed_are_named(ended: dict[str, 
     keys = ended["poisoned"].ends[0].split("on samples ")[1].split(", ...")[0].split(", ")
     assert any(key.endswith(f"/{BROKEN}") for key in keys)
     assert len(keys) == TREE["stages"]["codec"]["batch"] // 2
+
+
+def test_both_skip_what_one_has_broken(folder: Path, ended: dict[str, Ended]) -> None:
+    assert ended["skipping"].ends == ended["skipping in shares"].ends == ["", ""]
+    skips = [
+        [(one["step"], one["skipped"]) for one in metrics(folder / out) if "skipped" in one]
+        for out in ("skipping", "skipped")
+    ]
+    assert skips[0] == skips[1]
+    assert [count for _, count in skips[0]] == list(range(1, len(skips[0]) + 1)) != []
+    for out in ("skipping", "skipped"):
+        assert all(bool(one.isfinite().all()) for one in last(folder / out, "prior").tensors("prior").values())
 
 
 def test_the_first_process_alone_writes(folder: Path, ended: dict[str, Ended]) -> None:

@@ -3,8 +3,8 @@
 A line is one write to a file opened for appending, so that a reader never sees half of one and a killed run loses at
 most its last line. What a resumed run will do again is dropped first, or curves would show some steps twice.
 
-A number that is not finite is no JSON, and a loss that is says why a run ended. It is written as a string, which every
-reader of JSON takes, and read as the number that it is.
+A number that is not finite is no JSON, and a loss that is says why a run ended or skipped a step. It is written as a
+string, which every reader of JSON takes, and read as the number that it is.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ from colatent.errors import UserError
 
 SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 """Numbers that JSON does not have, by the strings that stand for them."""
+SKIPPED = "skipped"
+"""Marks the record of a training step that was not finite and left out: how many of its stage were, until then."""
 
 
 class MetricsFile:

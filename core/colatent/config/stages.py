@@ -44,6 +44,9 @@ class StageConfig(Settings):
     weight_decay: NonNegativeFloat = 0.01
     clip: PositiveFloat = 1.0
     """Largest norm of the gradient."""
+    skip: NonNegativeInt = 0
+    """Steps whose loss or gradient is not finite that are left out instead of ending the run, at most, in the whole
+    stage."""
     ema: Share = 0.999
     """Decay of the exponential moving average of the weights; 0 keeps none."""
     precision: Literal["float32", "bf16"] = "float32"

@@ -1,7 +1,8 @@
 """What a run logged, read once and put in order: by stage, by name, over steps.
 
 The file may be under way, or end in the middle of a line. So nothing here insists: a record without a stage or a step
-is passed over, and values that no curve can show (not finite) are kept apart, since they say why a run ended.
+is passed over, and values that no curve can show (not finite) are kept apart, since they say why a run ended. A step
+that training skipped, and went on from, is only counted: it is no point of a curve.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from colatent.checkpoint.metrics import SKIPPED
 from colatent.checkpoint.run import METRICS, RunFolder
 
 Points = list[tuple[int, float]]
@@ -25,7 +27,7 @@ MARK = "/t="
 class StageHistory:
     """One stage.
 
-    logged  numbers of training steps by name: losses, learning rate, ...
+    logged  numbers of training steps by name: losses, learning rate, ..., and how many steps were skipped
     scores  on held-out samples
     broken  values that are not finite: name -> step
     """
@@ -63,6 +65,7 @@ def by_stage(records: Iterable[Mapping[str, Any]]) -> dict[str, StageHistory]:
             continue
         found = stages.setdefault(stage, StageHistory())
         rest = {name: value for name, value in record.items() if name not in ("step", "eval")}
+        rest = {SKIPPED: record[SKIPPED]} if SKIPPED in record else rest
         _add(found, found.logged, step, rest)
         _add(found, found.scores, step, scores if isinstance(scores, Mapping) else {})
     return stages

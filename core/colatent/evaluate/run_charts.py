@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from colatent.checkpoint.metrics import SKIPPED
 from colatent.evaluate.curves import at_one_level
 from colatent.evaluate.history import MARK, Points, Series, StageHistory, levels, others
 from colatent.evaluate.page import Chart, Charts, Line, Section
 
 TOTAL = "loss"
 RATE = "lr"
-PACE = {RATE: "learning rate", "grad_norm": "gradient norm", "tokens_per_second": "data units per second"}
+PACE = {
+    RATE: "learning rate",
+    "grad_norm": "gradient norm",
+    "tokens_per_second": "data units per second",
+    SKIPPED: "skipped steps",
+}
 BY_T = "With the averaged weights, on held-out samples. t = 0 is clean, t = 1 is noise."
 AVERAGED = "Bold: running average. Faint: single steps."
 
@@ -79,8 +85,9 @@ def _pace(stage: StageHistory) -> Iterator[Chart]:
 
 
 def _logged(name: str, series: Series) -> Chart:
-    """A chart of what is logged as training goes on; a learning rate is no measurement, and needs no average."""
-    title, noisy = PACE.get(name, name.replace("_", " ")), name != RATE
+    """A chart of what is logged as training goes on; a learning rate or a count is no measurement, and needs no
+    average."""
+    title, noisy = PACE.get(name, name.replace("_", " ")), name not in (RATE, SKIPPED)
     return Chart(title=title, lines=_lines(series), log=noisy, smoothed=noisy)
 
 

@@ -10,9 +10,8 @@ one writes what there is to write.
 from __future__ import annotations
 
 import json
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
@@ -20,10 +19,10 @@ from torch import nn
 
 from colatent.checkpoint.codecs import load_weights
 from colatent.checkpoint.folder import Checkpoint
+from colatent.checkpoint.metrics import SKIPPED
 from colatent.checkpoint.run import RunFolder
 from colatent.config.stages import StageConfig
-from colatent.data.mixture import Drawn, Draws
-from colatent.errors import UserError
+from colatent.data.mixture import Draws
 from colatent.train.averages import Averages
 from colatent.train.board import Board
 from colatent.train.engine import build_engine, clip, cut
@@ -33,7 +32,8 @@ from colatent.train.progress import Reporter
 from colatent.train.remote import Remote
 from colatent.train.samples import SampleFolder, spared
 from colatent.train.saved import Saved
-from colatent.train.spread import Passed, Spread
+from colatent.train.skips import Skips
+from colatent.train.spread import Spread
 from colatent.train.stage import Part, Stage
 from colatent.train.world import World
 
@@ -71,6 +71,8 @@ class Trainer:
         }
         self.optimisers = build_optimisers(self.parts, config)
         self.averages = Averages(self.parts, decay=config.ema)
+        modules = [part.module for part in self.parts.values()]
+        self.skips = Skips(stage.name, config.skip, modules=modules, log=self._log, reporter=reporter, world=world)
         self.step = 0
 
     def run(self) -> None:
@@ -112,7 +114,7 @@ class Trainer:
         return Board(self.folder.path, self.stage.name, step=self.step, writes=leads, remote=self.remote)
 
     def train_step(self) -> dict[str, float]:
-        """Draw a batch, compute its gradient, clip it and move the weights; what there is to say of it."""
+        """Draw a batch, compute its gradient, clip it, move the weights or skip that; what there is to say of it."""
         start, drawn = time.perf_counter(), self.mixture.take(self.config.batch)
         rate = learning_rate(self.config, self.step)
         for group in (group for optimiser in self.optimisers.values() for group in optimiser.param_groups):
@@ -120,14 +122,13 @@ class Trainer:
         moving = self._set_moving()
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
+        self.skips.keep()
         passed = self.spread.gradients(drawn, self.step)
         parameters = [parameter for some in self.parameters.values() for parameter in some]
         norm = clip(parameters, self.config.clip)
-        self._check_finite(passed, norm, drawn)
-        for optimiser in self.optimisers.values():
-            optimiser.step()
-        self.engine.agree()
-        self.averages.follow(moving)
+        skipped = self.skips.take(passed, norm, drawn, step=self.step + 1)
+        if not skipped:
+            self._move(moving)
         self.step += 1
         seconds = time.perf_counter() - start
         record = {
@@ -137,7 +138,7 @@ class Trainer:
             "grad_norm": norm,
             "tokens_per_second": passed.units / seconds,
         }
-        if self.step % self.config.log_every == 0 or self.step == self.config.steps:
+        if not skipped and (self.step % self.config.log_every == 0 or self.step == self.config.steps):
             self._log(self.step, record)
             self.board.scalars(self.step, record, under="train/")
         return record
@@ -152,19 +153,12 @@ class Trainer:
                 parameter.requires_grad_(name in moving)
         return moving
 
-    def _check_finite(self, passed: Passed, norm: float, drawn: Sequence[Drawn]) -> None:
-        """Refuse a step whose loss or gradient is not finite, on all ranks alike; names the samples of those ranks
-        whose share it comes from, where that can be told."""
-        if math.isfinite(passed.loss) and math.isfinite(norm):
-            return
-        self._log(self.step + 1, {"loss": passed.loss, **passed.parts, "grad_norm": norm})
-        told = math.isfinite(passed.loss) or not passed.sound
-        some = self.world.gather(", ".join(one.key for one in drawn[:4]) if told else "")
-        keys = ", ".join(filter(None, some))
-        bad = ", ".join(f"{name} {value:.3g}" for name, value in passed.parts.items())
-        what = f"loss {passed.loss:.3g} ({bad}), gradient norm {norm:.3g} at step {self.step} on samples {keys}, ..."
-        do = "nothing was changed by this step; lower lr or raise warmup and --resume from the last checkpoint, if any"
-        raise UserError(what, where=f"stages.{self.stage.name}", do=do)
+    def _move(self, moving: set[str]) -> None:
+        """Move the weights along their gradient, and the averages of these parts after them."""
+        for optimiser in self.optimisers.values():
+            optimiser.step()
+        self.engine.agree()
+        self.averages.follow(moving)
 
     def _log(self, step: int, record: dict[str, Any]) -> None:
         if self.world.leads:
@@ -199,7 +193,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        state: dict[str, Any] = {"step": self.step, "data": self.mixture.state()}
+        state: dict[str, Any] = {"step": self.step, "data": self.mixture.state(), SKIPPED: self.skips.count}
         state["ema_updates"] = {name: average.updates for name, average in self.averages.items()}
         with self.averages.in_place(name for name, part in self.parts.items() if part.settles) as raw:
             contents = self.stage.contents()
@@ -233,6 +227,7 @@ class Trainer:
         self.stage.go_on(checkpoint)
         self.mixture.load_state(state["data"])
         self.step = state["step"]
+        self.skips.count = state.get(SKIPPED, 0)  # checkpoints of before there were any have none
         self._forget(after_step=self.step)
         return checkpoint
 

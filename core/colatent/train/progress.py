@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -55,7 +56,9 @@ class Bar:
 
 
 def _smooth(before: float | None, value: float) -> float:
-    return value if before is None else 0.95 * before + 0.05 * value
+    if before is None or not math.isfinite(before):
+        return value
+    return 0.95 * before + 0.05 * value if math.isfinite(value) else before  # that of a skipped step
 
 
 class Reporter:

@@ -420,9 +420,10 @@ def test_every_byte_of_the_manifest_is_guarded(tmp_path: Path) -> None:
         if not same:
             with pytest.raises(UserError):
                 parse_manifest(bytes(data), where="x")
-    (path / "manifest.json").write_bytes(whole[:-10])
-    with pytest.raises(UserError, match=r"manifest\.json: is not JSON; this checkpoint is damaged"):
-        read_checkpoint(path)
+    for damaged in (whole[:-10], b"[" * 200_000, b"9" * 5000):
+        (path / "manifest.json").write_bytes(damaged)
+        with pytest.raises(UserError, match=r"manifest\.json: is not JSON; this checkpoint is damaged"):
+            read_checkpoint(path)
 
 
 def test_another_format(tmp_path: Path) -> None:

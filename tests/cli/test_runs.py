@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -78,7 +79,62 @@ def test_a_damaged_run_does_not_hide_the_others(runs: Path, capsys: pytest.Captu
         assert main(["runs", *words, str(runs)]) == 0
         found = capsys.readouterr()
         assert found.err == f"colatent: {state}: is damaged; use a checkpoint inside the run folder\n"
-        assert "done" not in found.out
+        said = [line.split() for line in found.out.splitlines() if "done" in line]
+        assert said == ([["done", "unreadable"]] if words == ["list"] else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("run.json", '{"status": "running", "stages": [7], "done": []}'),
+        ("run.json", '{"status": "running", "stages": ["../../x"], "done": []}'),
+        ("run.json", '{"status": "running", "stages": ' + "9" * 5000 + "}"),
+        ("run.json", "[" * 200_000),
+        ("metrics.jsonl", None),
+    ],
+)
+def test_an_odd_run_hides_no_other_and_ends_in_one_line(
+    name: str, text: str | None, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = runs / "done" / name
+    odd.unlink()
+    odd.mkdir() if text is None else odd.write_text(text)
+    found = json.loads(printed(capsys, "list", runs, "--json"))
+    assert [one["state"] for one in found] == ["unreadable", "stopped"]
+    lines = printed(capsys, "compare", runs / "stopped", runs / "done", status=2).splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith(f"colatent: {odd}: ")
+    assert main(["report", str(runs / "done"), "--out", str(tmp_path / "page.html")]) == 2
+    assert capsys.readouterr().err.splitlines() == lines
+    assert not (tmp_path / "page.html").exists()
+    (runs / "stopped" / ".tmp-run.json-1999999999-00000000").write_text("")
+    assert "stopped" in printed(capsys, "clean", runs, "--dry-run")
+
+
+@pytest.mark.parametrize("value", ["[" * 200_000, '{"stage": "codec", "step": 41, "loss": 1' + "0" * 400 + "}"])
+def test_a_line_of_metrics_that_no_run_writes_is_passed_over(
+    value: str, runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = printed(capsys, "list", runs / "done").split()[:11]
+    with open(runs / "done" / "metrics.jsonl", "a") as file:
+        file.write(value + "\n")
+    assert printed(capsys, "list", runs / "done").split()[:11] == before
+
+
+def test_what_may_not_be_read_hides_no_other(
+    runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, opened = str(runs / "done" / "lock"), os.open
+
+    def refused(path: str | Path, *rest: int, **named: int) -> int:
+        if str(path) == lock:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), lock)
+        return opened(path, *rest, **named)
+
+    monkeypatch.setattr(os, "open", refused)  # modes do not keep root out
+    for words in (["list"], ["clean", "--dry-run"]):
+        assert main(["runs", *words, str(runs)]) == 0
+        assert capsys.readouterr().err == f"colatent: {lock}: cannot be read: Permission denied\n"
 
 
 def test_a_folder_without_runs_is_said_to_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

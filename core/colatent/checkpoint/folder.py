@@ -7,7 +7,6 @@ newest folder with a valid manifest; a folder that is not valid is skipped with 
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from colatent.checkpoint.manifest import DAMAGED, MANIFEST, Manifest, check_file, parse_manifest
 from colatent.checkpoint.rows import Rows, file_name, files_by_group
+from colatent.checkpoint.storage import parse_json
 from colatent.checkpoint.tensors import read_safetensors
 from colatent.errors import UserError
 
@@ -57,7 +57,7 @@ class Checkpoint:
         """The JSON document of that name."""
         path = self._path(f"{name}.json")
         try:
-            return json.loads(path.read_bytes())
+            return parse_json(path.read_bytes())
         except ValueError as error:
             raise UserError("is not JSON", where=str(path), do=DAMAGED) from error
 

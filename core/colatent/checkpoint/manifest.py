@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from colatent.checkpoint.storage import FileRecord, hash_file
+from colatent.checkpoint.storage import FileRecord, hash_file, parse_json
 from colatent.errors import UserError
 
 FORMAT = 1
@@ -81,7 +81,7 @@ def parse_manifest(data: bytes, *, where: str) -> Manifest:
 
 def _load(data: bytes, *, where: str) -> dict[str, Any]:
     try:
-        payload = json.loads(data)
+        payload = parse_json(data)
     except ValueError as error:
         raise UserError("is not JSON", where=where, do=DAMAGED) from error
     if not isinstance(payload, dict) or "format" not in payload:

@@ -18,7 +18,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from colatent.checkpoint.storage import atomic_write_text
+from colatent.checkpoint.storage import atomic_write_text, parse_json
 from colatent.errors import UserError
 
 SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
@@ -62,7 +62,7 @@ class MetricsFile:
         with open(self.path, encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
-                    record = json.loads(line, object_hook=_numbers)
+                    record = parse_json(line, object_hook=_numbers)
                 except ValueError:
                     continue
                 if isinstance(record, dict):

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from colatent.checkpoint.metrics import MetricsFile
-from colatent.checkpoint.storage import TEMPORARY, atomic_write_text
+from colatent.checkpoint.storage import TEMPORARY, atomic_write_text, parse_json
 from colatent.errors import UserError
 
 STATE = "run.json"
@@ -104,10 +104,10 @@ class RunFolder:
     def state(self) -> RunState:
         """Where the run stands."""
         path = self.path / STATE
+        text = _read_text(path)
         try:
-            stored = json.loads(_read_text(path))
-            return RunState(status=stored["status"], stages=tuple(stored["stages"]), done=tuple(stored["done"]))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            return _state(parse_json(text))
+        except (KeyError, TypeError, ValueError) as error:
             raise UserError("is damaged", where=str(path), do="use a checkpoint inside the run folder") from error
 
     def begin(self, stages: Sequence[str]) -> None:
@@ -178,6 +178,14 @@ def undisturbed(path: Path | str) -> Iterator[bool]:
         yield False
     finally:
         os.close(descriptor)
+
+
+def _state(stored: Mapping[str, Any]) -> RunState:
+    """The state in a `run.json`, which may be anybody's: names in it become parts of paths."""
+    state = RunState(status=stored["status"], stages=tuple(stored["stages"]), done=tuple(stored["done"]))
+    if not all(isinstance(name, str) and Path(name).name == name for name in (state.status, *state.stages)):
+        raise ValueError("holds no names of stages")
+    return state
 
 
 def _read_text(path: Path) -> str:

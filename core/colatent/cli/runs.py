@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 HOME = "runs"
 """Where runs are, unless the command line says otherwise."""
+UNREADABLE = "unreadable"
 
 FOLDER = click.argument("folder", default=HOME, type=click.Path())
 JSON = click.option("--json", "as_json", is_flag=True, help="A JSON document instead of a table.")
@@ -36,7 +39,8 @@ def runs(ctx: click.Context) -> None:
 def list_(folder: str, as_json: bool) -> None:
     """Show each run's stages, last loss, size and state.
 
-    FOLDER holds run folders, or is one; default: runs.
+    FOLDER holds run folders, or is one; default: runs. A run that cannot be read is listed as unreadable, and stderr
+    says why.
     """
     from colatent.cli.show import print_json, print_table
     from colatent.evaluate.run_facts import find_runs
@@ -44,25 +48,34 @@ def list_(folder: str, as_json: bool) -> None:
 
     found = _facts(find_runs(folder))
     if as_json:
-        print_json([as_document(run) for run in found])
+        print_json([as_document(run) if run else {"run": str(path), "state": UNREADABLE} for path, run in found])
     elif found:
-        print_table([("run", "stages", "loss", "last change", "size", "state"), *map(_line, found)])
+        lines = [_line(run) if run else (path.name, "", "", "", "", UNREADABLE) for path, run in found]
+        print_table([("run", "stages", "loss", "last change", "size", "state"), *lines])
     else:
         click.echo(f"no runs in {folder}")
 
 
-def _facts(paths: list[Path]) -> list[RunFacts]:
-    """Of every run that can be read; the others are named, and do not hide these."""
-    from colatent.errors import UserError
+def _facts(paths: list[Path]) -> list[tuple[Path, RunFacts | None]]:
+    """Of every run, None where it cannot be read: it does not hide the others."""
     from colatent.evaluate.run_facts import run_facts
 
-    found = []
-    for path in paths:
-        try:
-            found.append(run_facts(path))
-        except UserError as error:
-            click.echo(f"colatent: {error}", err=True)
+    found: list[tuple[Path, RunFacts | None]] = [(path, None) for path in paths]
+    for place, path in enumerate(paths):
+        with _told():
+            found[place] = (path, run_facts(path))
     return found
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Say why a run cannot be read, and go on with the next."""
+    from colatent.errors import UserError
+
+    try:
+        yield
+    except UserError as error:
+        click.echo(f"colatent: {' '.join(str(error).split())}", err=True)
 
 
 def _line(run: RunFacts) -> tuple[str, ...]:
@@ -121,11 +134,15 @@ def clean(folder: str, keep: int, dry_run: bool, yes: bool) -> None:
     stays; of stopped ones all do. A run that is under way is not touched.
     """
     from colatent.checkpoint.clean import leftovers, remove
+    from colatent.evaluate.run_facts import readable
     from colatent.evaluate.run_words import size
 
     found = _readable(folder)
     protect = [path for run in found for path in _named(run)]
-    gone = {run: some for run in found if (some := leftovers(run, keep=keep, protect=protect))}
+    gone: dict[RunFolder, list[Leftover]] = {}
+    for run in found:
+        with _told(), readable(run.path):
+            gone |= {run: some} if (some := leftovers(run, keep=keep, protect=protect)) else {}
     total = sum(one.size for some in gone.values() for one in some)
     for some in gone.values():
         _say(some)
@@ -141,16 +158,13 @@ def clean(folder: str, keep: int, dry_run: bool, yes: bool) -> None:
 def _readable(folder: str) -> list[RunFolder]:
     """The runs whose state can be read; the others are named, and stay as they are."""
     from colatent.checkpoint.run import RunFolder
-    from colatent.errors import UserError
-    from colatent.evaluate.run_facts import find_runs
+    from colatent.evaluate.run_facts import find_runs, readable
 
     found = []
-    for run in map(RunFolder.open, find_runs(folder)):
-        try:
+    for path in find_runs(folder):
+        with _told(), readable(path):
+            run = RunFolder.open(path)
             run.state()
-        except UserError as error:
-            click.echo(f"colatent: {error}", err=True)
-        else:
             found.append(run)
     return found
 

@@ -19,6 +19,7 @@ from colatent.checkpoint.run import METRICS, RunFolder
 Points = list[tuple[int, float]]
 Series = dict[str, Points]
 
+LARGEST = 2**63
 MARK = "/t="
 """Stands before the t in the name of a held-out loss at fixed t."""
 
@@ -61,7 +62,7 @@ def by_stage(records: Iterable[Mapping[str, Any]]) -> dict[str, StageHistory]:
     stages: dict[str, StageHistory] = {}
     for record in records:
         stage, step, scores = record.get("stage"), record.get("step"), record.get("eval")
-        if not isinstance(stage, str) or not isinstance(step, int):
+        if not isinstance(stage, str) or not _is_number(step) or not isinstance(step, int):
             continue
         found = stages.setdefault(stage, StageHistory())
         rest = {name: value for name, value in record.items() if name not in ("step", "eval")}
@@ -82,7 +83,10 @@ def _add(stage: StageHistory, series: Series, step: int, values: Mapping[str, An
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Whether a value is a number of the size that a run logs: a whole one in JSON may be too large to compute with."""
+    if isinstance(value, bool):
+        return False
+    return isinstance(value, float) or (isinstance(value, int) and abs(value) < LARGEST)
 
 
 def levels(scores: Series) -> dict[str, dict[float, Points]]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.manifest import MANIFEST
 from colatent.checkpoint.run import RunFolder
-from colatent.checkpoint.storage import atomic_write_text, hash_file, result_folder
+from colatent.checkpoint.storage import atomic_write_text, hash_file, parse_json, result_folder
 from colatent.errors import UserError
 from colatent.evaluate.curves import curves
 from colatent.evaluate.html import page
@@ -62,7 +62,7 @@ class Subject:
 def stored(folder: Path) -> Document | None:
     """The document of an earlier judgement, None where there is none that can be read."""
     try:
-        found = json.loads((folder / DOCUMENT).read_text(encoding="utf-8"))
+        found = parse_json((folder / DOCUMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) else None

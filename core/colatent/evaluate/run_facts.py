@@ -5,10 +5,10 @@ Each fact is read by itself, so that a run that died, or was written by another 
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from colatent.checkpoint.folder import Checkpoint, Scan, read_checkpoint, scan
 from colatent.checkpoint.run import FINISHED, LOCK, METRICS, STATE, RunFolder, is_run_folder, undisturbed
-from colatent.checkpoint.storage import size_below
+from colatent.checkpoint.storage import parse_json, size_below
 from colatent.errors import UserError
 from colatent.evaluate.history import History, read_history
 from colatent.evaluate.run_settings import settings
@@ -89,8 +89,26 @@ class RunFacts:
 
 
 def run_facts(path: Path | str) -> RunFacts:
-    """All that is known of the run in `path`."""
-    run = RunFolder.open(path)
+    """All that is known of the run in `path`. Raises `UserError` where nothing can be told of it."""
+    with readable(path):
+        return _run_facts(RunFolder.open(path))
+
+
+@contextmanager
+def readable(path: Path | str) -> Iterator[None]:
+    """Whatever is odd about a run folder, which may be somebody else's or half copied, as a `UserError` in one line."""
+    try:
+        yield
+    except UserError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot be read: {error.strerror or error}", where=str(error.filename or path)) from error
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
+        what = f"cannot be read: {type(error).__name__}: {error}"
+        raise UserError(what, where=str(path), do="use a checkpoint inside the run folder") from error
+
+
+def _run_facts(run: RunFolder) -> RunFacts:
     history, found, state = read_history(run), settings(run), run.state()
     with undisturbed(run.path) as quiet:
         status = (FINISHED if state.status == FINISHED else _unfinished(history)) if quiet else RUNNING
@@ -116,13 +134,18 @@ def run_facts(path: Path | str) -> RunFacts:
 
 
 def find_runs(folder: Path | str) -> list[Path]:
-    """Run folders in a folder, or the folder itself where it is one; links are not followed."""
+    """Run folders in a folder, or the folder itself where it is one; links are not followed. A folder in it
+    that may not be looked into counts as one: that is said of it when it is read."""
     folder = Path(folder)
     if is_run_folder(folder):
         return [folder]
     if not folder.is_dir():
         raise UserError("is not a folder", where=str(folder), do="name the folder that holds your runs")
-    return sorted(path for path in folder.iterdir() if not path.is_symlink() and is_run_folder(path))
+    return sorted(path for path in folder.iterdir() if not path.is_symlink() and _is_run(path))
+
+
+def _is_run(path: Path) -> bool:
+    return path.is_dir() and (not os.access(path, os.X_OK) or is_run_folder(path))
 
 
 def _unfinished(history: History) -> str:
@@ -164,7 +187,7 @@ def _codecs(checkpoint: Checkpoint) -> dict[str, CodecNote]:
     found = {}
     for name in (name for name in names if "/" not in name):
         with suppress(OSError, ValueError, KeyError, TypeError):
-            found[name[len(start) : -len(end)]] = _note(json.loads(checkpoint.file(name)))
+            found[name[len(start) : -len(end)]] = _note(parse_json(checkpoint.file(name)))
     return found
 
 

@@ -7,7 +7,6 @@ themselves. Nothing is trusted: names lead nowhere but to a file of the same fol
 
 from __future__ import annotations
 
-import json
 import mimetypes
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from colatent.checkpoint.storage import parse_json
 from colatent.evaluate.page import Cell, Grid
 from colatent.plugins.items import Shown
 
@@ -78,8 +78,8 @@ def _cells(folder: Path) -> list[Cell]:
 def _records(path: Path) -> list[dict[str, Any]]:
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):  # texts may hold other line breaks
-        with suppress(ValueError, RecursionError):
-            found.append(json.loads(line))
+        with suppress(ValueError):
+            found.append(parse_json(line))
     return [record for record in found if isinstance(record, dict)]
 
 

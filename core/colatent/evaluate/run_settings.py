@@ -25,7 +25,7 @@ def settings(run: RunFolder) -> dict[str, str]:
     """Every setting by dotted path; as far as it can be read where this version does not understand the config."""
     try:
         written = dict(leaves(yaml.safe_load(run.config_text())))
-    except (UserError, yaml.YAMLError):
+    except (UserError, yaml.YAMLError, RecursionError):
         return {}
     try:
         filled = dict(leaves(load(run.path / CONFIG).config.model_dump(mode="json")))

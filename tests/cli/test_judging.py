@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,6 +101,13 @@ def test_an_interrupted_judgement_leaves_no_report(
         patched.setattr(Patterns, "judge", interrupted)
         assert main(command) == 130
     assert capsys.readouterr().err == "colatent: interrupted\n"
+    assert not (tmp_path / "run" / "report.json").exists()
+    with monkeypatch.context() as patched:
+        patched.setattr(Patterns, "judge", lambda *_, **__: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit) as ended:
+            main([*command, "--resume"])
+    assert ended.value.code == 75
+    assert "stopped by SIGTERM; the same command with --resume goes on" in capsys.readouterr().out
     assert not (tmp_path / "run" / "report.json").exists()
     assert main([*command, "--resume"]) == 0
     assert (tmp_path / "run" / "report.json").exists()

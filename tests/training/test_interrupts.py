@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import colatent.train.run
+from colatent.checkpoint.run import RunFolder
 from colatent.cli.main import main
 from plugins_for_tests.runs import TEXT, changed, last, metrics
 
@@ -46,3 +49,38 @@ def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, status: in
     goes_on = [*command, f"stages.codec.steps={reached + 1}", "stages.prior.steps=1", "--resume", "--quiet"]
     assert main(goes_on) == 0
     assert last(tmp_path / "run", "codec").step == reached + 1
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "said"),
+    [
+        (colatent.train.run, "prepare", "nothing was begun"),
+        (RunFolder, "stage_done", "the same command with --resume goes on in {folder}"),
+    ],
+)
+def test_sigterm_outside_of_a_stage_ends_with_the_same_status(
+    where: object,
+    name: str,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(changed(TEXT, stages__codec__steps=1, stages__prior__steps=1)))
+    command = ["train", str(tmp_path / "config.yaml"), f"out={tmp_path / 'run'}", "--quiet"]
+    before, whole = signal.getsignal(signal.SIGTERM), getattr(where, name)
+
+    def stopped(*given: object, **named: object) -> object:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return whole(*given, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(where, name, stopped)
+        with pytest.raises(SystemExit) as ended:
+            main(command)
+    assert ended.value.code == 75
+    assert signal.getsignal(signal.SIGTERM) == before
+    line = f"stopped by SIGTERM; {said.format(folder=tmp_path / 'run')}"
+    assert capsys.readouterr().out.splitlines()[-1] == line
+    assert main([*command, "--resume"] if (tmp_path / "run").exists() else command) == 0
+    assert last(tmp_path / "run", "prior").step == 1

@@ -26,10 +26,13 @@ def train(config: str, overrides: tuple[str, ...], resume: bool, quiet: bool) ->
 
     loaded = load(config, overrides)  # before torch: a mistyped key is answered at once
 
-    from colatent.cli.judging import train_and_judge
-    from colatent.train.world import rank
+    from colatent.train.interrupts import terminable
 
-    folder = train_and_judge(loaded, resume=resume, quiet=quiet)
+    with terminable(loaded.config.folder):
+        from colatent.cli.judging import train_and_judge
+        from colatent.train.world import rank
+
+        folder = train_and_judge(loaded, resume=resume, quiet=quiet)
     if rank():
         return
     click.echo(f"run {folder}\ncurves {folder / 'curves.png'}")

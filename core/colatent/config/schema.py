@@ -8,6 +8,7 @@ any modality. Plugins import `Settings`, the base of their own models, from here
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -101,6 +102,11 @@ class RunConfig(Settings):
     """Judges of the finished model by name, as `colatent plugins list` shows them, with their own settings."""
     init: str | None = None
     """A run or checkpoint whose weights training starts from."""
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return Path(self.out or f"runs/{self.name}")
 
     @model_validator(mode="after")
     def _plain_names(self) -> RunConfig:

@@ -57,7 +57,7 @@ def train(
         check_shares(loaded.config, world)
         check_wandb(loaded.config.metrics.wandb)
         run = prepare(loaded.config, plugins, world=world)
-        path = Path(loaded.config.out or f"runs/{loaded.config.name}")
+        path = loaded.config.folder
         with world.together():
             saved = _check(run, path, resume=resume)
         _check_same_files(run, saved)

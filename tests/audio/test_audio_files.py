@@ -89,6 +89,14 @@ def test_eight_and_24_bits_are_read(codec: AudioCodec, tmp_path: Path) -> None:
         np.testing.assert_allclose(codec.read_item(tmp_path / "some.wav"), SEVEN, atol=step)
 
 
+@pytest.mark.parametrize("subtype", ["GSM610", "G721_32"])
+def test_telephone_formats_are_read(codec: AudioCodec, tmp_path: Path, subtype: str) -> None:
+    soundfile.write(tmp_path / "call.wav", SEVEN, RATE, subtype=subtype)
+    found = codec.read_item(tmp_path / "call.wav")
+    assert len(found) >= len(SEVEN)
+    assert detected(found[: len(SEVEN)]) == "7"
+
+
 def flac_cut_short() -> bytes:
     file = BytesIO()
     soundfile.write(file, np.random.default_rng(0).uniform(-1, 1, size=50_000), RATE, format="FLAC")

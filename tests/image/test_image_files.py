@@ -130,6 +130,23 @@ def test_sixteen_bits_are_scaled_and_not_cut_off(bands: int, tmp_path: Path) -> 
     np.testing.assert_allclose(found, samples.transpose(2, 0, 1) / 65535, atol=finest)
 
 
+def test_a_transparent_level_of_deep_grey_shows_white(tmp_path: Path) -> None:
+    grey = DEEP[..., :1]
+    clear, data = int(grey[8, 12, 0]), png(grey)
+    at = data.index(b"IDAT") - 4
+    (tmp_path / "deep.png").write_bytes(data[:at] + chunk(b"tRNS", struct.pack(">H", clear)) + data[at:])
+    expected = np.where(grey == clear, 1, grey / 65535).transpose(2, 0, 1)
+    np.testing.assert_allclose(files.read_image(tmp_path / "deep.png", own_size(bands=1)), expected, atol=1 / 65535)
+    opacity = files.read_image(tmp_path / "deep.png", own_size(bands=4))[3]
+    np.testing.assert_array_equal(opacity, grey[..., 0] != clear)
+
+
+def test_of_several_pictures_of_one_scene_the_first_is_read(tmp_path: Path) -> None:
+    path = saved(tmp_path / "camera.jpg", RGB, format="MPO", save_all=True, append_images=[Pillow.new("RGB", RGB.size)])
+    assert opened(path).format == "MPO"
+    np.testing.assert_allclose(files.read_image(path, own_size()), values(opened(path)), atol=1e-3)
+
+
 @pytest.mark.parametrize("name", ["held.jpg", "held.png", "held.webp"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_camera_that_was_turned_is_turned_back(name: str, orientation: int, tmp_path: Path) -> None:

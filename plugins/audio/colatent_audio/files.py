@@ -70,7 +70,8 @@ def _sound(source: Path | BytesIO, *, sample_rate: int, where: str) -> Sound:
     try:
         with soundfile.SoundFile(source) as file:
             _check_header(file, where)
-            samples_TS = file.read(dtype="float32", always_2d=True)
+            # the number is said because telephone formats (GSM 6.10, G.721) cannot be sought in to find it
+            samples_TS = file.read(file.frames, dtype="float32", always_2d=True)
             rate = file.samplerate
         cut = _is_cut(source)
     except (soundfile.SoundFileError, OSError, TypeError) as error:  # TypeError: a file called .raw has no header

@@ -119,7 +119,7 @@ def _picture(data: bytes, where: str, max_pixels: int) -> Tensor:
     """A file's picture in its own colours and bits, or what is wrong with the file."""
     header = _header(data, where, max_pixels)
     try:
-        pixels_PHW = None if getattr(header, "is_animated", False) else _decoded(header, data)
+        pixels_PHW = None if _is_animated(header) else _decoded(header, data)
     except Exception as error:  # readers of formats raise what they like: OSError, IndexError, struct.error, ...
         what = "is damaged or cut short: its picture cannot be decoded"
         raise UserError(what, where=where, do="get it again, or leave it out") from error
@@ -148,10 +148,23 @@ def _opened(data: bytes) -> Pillow.Image:
     return Pillow.open(BytesIO(data), formats=FORMATS)
 
 
+def _is_animated(header: Pillow.Image) -> bool:
+    """Whether pictures follow one another; an MPO file, a camera's JPEG, shows one scene: its first is meant."""
+    return header.format != "MPO" and getattr(header, "is_animated", False)
+
+
 def _decoded(header: Pillow.Image, data: bytes) -> Tensor:
     """Red, green, blue and opacity, or deep grey, upright, in 8 or 16 bits."""
     header.verify()  # the checksums of a PNG file
     upright = ImageOps.exif_transpose(_opened(data))  # verifying used the other one up
     if upright.mode == "I;16":
-        return F.pil_to_tensor(upright)
+        return _with_clear_level(F.pil_to_tensor(upright), upright.info.get("transparency"))
     return F.pil_to_tensor(upright.convert("RGBA"))
+
+
+def _with_clear_level(grey_PHW: Tensor, clear: int | None) -> Tensor:
+    """Deep grey, with opacity where one level of it stands for transparent: Pillow's conversion would cut bits off."""
+    if clear is None:
+        return grey_PHW
+    alpha_PHW = ((grey_PHW.int() != clear) * 65535).to(torch.uint16)
+    return torch.cat([grey_PHW, grey_PHW, grey_PHW, alpha_PHW])

@@ -100,7 +100,11 @@ def block_seconds(found: dict[str, Any]) -> float:
 
 
 def draw(found: dict[str, dict[str, dict[str, Any]]], path: Path) -> None:
-    """Four pictures: a block's time over history, training speed over length and batch, memory over both."""
+    """Four pictures: a block's time over history, training speed over length and batch, memory over both; nothing
+    where one of these has not been measured."""
+    if missing := [curve.name for curve in CURVES if curve.name not in found]:
+        print(f"no picture: {', '.join(missing)} not measured")
+        return
     mpl.use("Agg")
     figure = Figure(figsize=(11, 6.5), layout="constrained")
     axes = figure.subplots(2, 2)

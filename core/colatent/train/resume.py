@@ -18,21 +18,17 @@ from colatent.errors import UserError
 
 
 def check_same_settings(folder: Path, config: RunConfig) -> None:
-    """Refuse another seed, length or objective than those of the run in `folder`."""
-    before, now = (dict(_fixed(each)) for each in (load(folder / CONFIG).config, config))
+    """Refuse other streams, another seed, length or objective than those of the run in `folder`."""
+    stored = load(folder / CONFIG).config
+    if stored.streams.keys() != config.streams.keys():
+        what = f"are {', '.join(config.streams)}, but this run was started with {', '.join(stored.streams)}"
+        do = f"put them back, or begin another run with the weights of this one: init={folder} out=ANOTHER"
+        raise UserError(what, where="streams", do=do)
+    before, now = (dict(_fixed(each)) for each in (stored, config))
     for key, value in now.items():
         if before.get(key) != value:
             what = f"is {value!r}, but this run was started with {before.get(key)!r}"
             raise UserError(what, where=key, do="put it back, or start another run with another out=")
-
-
-def check_same_streams(folder: Path, config: RunConfig) -> None:
-    """Refuse other streams than those of the run in `folder`, before anything is made of its checkpoints."""
-    before, now = load(folder / CONFIG).config.streams, config.streams
-    if before.keys() != now.keys():
-        what = f"are {', '.join(now)}, but this run was started with {', '.join(before)}"
-        do = f"put them back, or begin another run with the weights of this one: init={folder} out=ANOTHER"
-        raise UserError(what, where="streams", do=do)
 
 
 def with_solver(config: RunConfig, saved: Mapping[str, Checkpoint]) -> RunConfig:

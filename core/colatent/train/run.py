@@ -29,7 +29,7 @@ from colatent.train.prior_stage import PriorStage
 from colatent.train.progress import Reporter
 from colatent.train.refusals import check_begin, check_joint_resumed, check_order, check_resumed
 from colatent.train.remote import Remote, check_wandb, open_wandb
-from colatent.train.resume import check_same_settings, check_same_streams, with_solver
+from colatent.train.resume import check_same_settings, with_solver
 from colatent.train.spread import check_shares
 from colatent.train.stage import Stage
 from colatent.train.starting import check_init
@@ -82,12 +82,10 @@ def _check(run: Run, path: Path, *, resume: bool) -> dict[str, Checkpoint]:
     if resume and not is_run_folder(path) and run.world.leads:
         warnings.warn(f"there is no run in {path} to resume: starting one", stacklevel=3)
     if resume and is_run_folder(path):
-        check_same_streams(path, config)
+        check_same_settings(path, config)
     saved = _saved(path, config.stages) if resume else {}
     run.config = config = with_solver(config, saved)
     _build_or_restore(run, saved)
-    if resume and is_run_folder(path):
-        check_same_settings(path, config)
     check_facts(run.sources, run.codecs)
     check_items(run)
     check_lengths(run)

@@ -137,7 +137,7 @@ def test_without_a_compiler_nothing_begins(tmp_path: Path) -> None:
 
 @needs_compiler
 def test_two_processes_train_what_two_trained_without(tmp_path: Path) -> None:
-    tree = changed(TEXT, device="cpu", streams__text__config={**TEXT["streams"]["text"]["config"], "mask_weight": 0.0})
+    tree = changed(TEXT, device="cpu")
     asked = [Asked(tree=tree, out=tmp_path / "plain"), Asked(tree=tree, out=tmp_path / "run", more=((COMPILE,),) * 2)]
     assert [one.ends for one in both(asked, tmp_path)] == [["", ""], ["", ""]]
     assert losses(tmp_path / "run") == pytest.approx(losses(tmp_path / "plain"), rel=1e-3)

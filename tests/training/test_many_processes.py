@@ -33,12 +33,10 @@ SOURCES = {
 TREE = changed(
     CONFIG,
     device="cpu",
-    streams__text__config={**CONFIG["streams"]["text"]["config"], "mask_weight": 0.0},
     data__sources=SOURCES,
     stages={"codec": {**STAGE, "lr": 1e-2}, "prior": {**STAGE, "lr": 5e-3}},
 )
-"""Shares of three and of two samples, often without one of the streams. Text's masks are drawn for each pass, so
-masking is off."""
+"""Shares of three and of two samples, often without one of the streams. Text is masked, as by default."""
 EPOCHS = 8
 """As many as any source is read in stage prior."""
 BROKEN = 5

@@ -26,7 +26,7 @@ from colatent.train.world import World
 from plugins_for_tests.grid import CONFIG, picture, plugins_with_grid
 from plugins_for_tests.grid_codec import GridCodec
 from plugins_for_tests.joint_runs import stage_of, tree_of
-from plugins_for_tests.runs import TEXT, changed, last, loss_of, metrics, run
+from plugins_for_tests.runs import TEXT, last, loss_of, metrics, run
 
 
 def gradients(stage: Stage, *, passes: int) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
@@ -73,7 +73,7 @@ def over(joint: JointStage, stage: str) -> Stage:
 @pytest.mark.parametrize("stage", ["codec", "joint"])
 def test_of_what_is_a_mean_over_latents(stage: str, tmp_path: Path) -> None:
     """Latents hold two tokens or one, so that passes with as many tokens differ in latents."""
-    text = {"tokens_per_latent": 2, "mask_weight": 0.0, **CONFIG["streams"]["text"]["config"]}
+    text = {"tokens_per_latent": 2, **CONFIG["streams"]["text"]["config"]}
     joint = stage_of(
         tree_of("joint", joint={"regime": "joint", "reference": 1.0}, streams__text__config=text), tmp_path
     )
@@ -165,11 +165,10 @@ def test_only_one_pass_is_kept(joint: JointStage, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_run_in_passes_follows_the_run_in_one(tmp_path: Path) -> None:
-    """Both stages, over two modalities. Text masks are drawn for each pass, so its masking is off."""
-    tree = changed(CONFIG, streams__text__config={**CONFIG["streams"]["text"]["config"], "mask_weight": 0.0})
-    one = run(tree, tmp_path / "one", plugins=plugins_with_grid())
+    """Both stages, over two modalities; text is masked, as by default."""
+    one = run(CONFIG, tmp_path / "one", plugins=plugins_with_grid())
     cut = ("stages.codec.accumulate=3", "stages.prior.accumulate=3")
-    three = run(tree, tmp_path / "three", *cut, plugins=plugins_with_grid())
+    three = run(CONFIG, tmp_path / "three", *cut, plugins=plugins_with_grid())
     pairs = list(zip(metrics(one), metrics(three), strict=True))
     assert any("text/flow" in record for record, _ in pairs)
     for record, other in pairs:

@@ -29,9 +29,14 @@ def generator(*names: Name) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=digest(*names)))
 
 
+def torch_seed(*names: Name) -> int:
+    """A seed that torch takes, of these names."""
+    return digest(*names) % 2**63
+
+
 def torch_generator(*names: Name) -> torch.Generator:
     """The same for code that draws with torch (a codec's own losses)."""
-    return torch.Generator().manual_seed(digest(*names) % 2**63)
+    return torch.Generator().manual_seed(torch_seed(*names))
 
 
 def normal(shape: Sequence[int], *names: Name) -> Tensor:

@@ -101,7 +101,8 @@ class TrainableCodec(Protocol):
         self, items: Sequence[Item], latents: Sequence[Latents], *, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Scalar losses by name (mean per data unit) for the sample that the core drew; the core adds the KL.
-        `generator` is the only source of randomness."""
+        Randomness comes from `latents[i].seed`, where it is set, or from `generator`, which is of this call: with the
+        former, an item's loss does not hang on how a step is divided into calls."""
         ...
 
     def reconstruction_score(self, items: Sequence[Item], latents: Sequence[Latents]) -> tuple[int, int]:

@@ -26,11 +26,14 @@ class Latents:
     z_LC           float32, (L, C)
     block_lengths  latents per block, sums to L
     positions_LA   float32, (L, A), counted from the item's own start
+    seed           of whatever else is drawn for this item here, 0 to 2**63 - 1, where the core drew the latents to
+                   train on; None elsewhere. It hangs on sample and epoch, not on who else is in the batch
     """
 
     z_LC: Tensor
     block_lengths: tuple[int, ...]
     positions_LA: Tensor
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         assert sum(self.block_lengths) == len(self.z_LC) == len(self.positions_LA)
@@ -67,12 +70,12 @@ class Encoded:
             units_L=self.units_L.cpu(),
         )
 
-    def sample(self, noise_LC: Tensor | None) -> Latents:
-        """The posterior's draw `mean + std * noise`; its mean where `noise_LC` is None."""
+    def sample(self, noise_LC: Tensor | None, *, seed: int | None = None) -> Latents:
+        """The posterior's draw `mean + std * noise`; its mean where `noise_LC` is None. `seed` is handed on."""
         z_LC = self.mean_LC
         if noise_LC is not None and self.logvar_LC is not None:
             z_LC = z_LC + torch.exp(0.5 * self.logvar_LC) * noise_LC
-        return Latents(z_LC=z_LC, block_lengths=self.block_lengths, positions_LA=self.positions_LA)
+        return Latents(z_LC=z_LC, block_lengths=self.block_lengths, positions_LA=self.positions_LA, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)

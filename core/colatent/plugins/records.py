@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-API_VERSION = (1, 1)
+API_VERSION = (1, 2)
 """Version of the seam, (major, minor): a minor one adds optional things, a major one may remove."""
 
 

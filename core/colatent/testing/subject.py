@@ -155,7 +155,8 @@ def first_samples(dataset: Any, count: int, *, seed: int = 0) -> list[Sample]:
 def drawn(records: list[Encoded]) -> list[Latents]:
     """One posterior sample per record, always the same."""
     noises = [normal(record.mean_LC.shape, "checks", number) for number, record in enumerate(records)]
-    return [record.sample(noise.to(record.mean_LC)) for record, noise in zip(records, noises, strict=True)]
+    pairs = enumerate(zip(records, noises, strict=True))
+    return [record.sample(noise.to(record.mean_LC), seed=number) for number, (record, noise) in pairs]
 
 
 def default_options(codec: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from colatent.data.mixture import Drawn
 from colatent.data.streams import Stream
 from colatent.errors import UserError
 from colatent.evaluate.sampling import Sampled
-from colatent.latents.draws import Name, normal, torch_generator
+from colatent.latents.draws import Name, normal, torch_generator, torch_seed
 from colatent.plugins.contract import Codec, TrainableCodec
 from colatent.plugins.latents import Encoded, Item, Latents
 from colatent.train.prepare import Run
@@ -213,10 +213,11 @@ def draw(records: Sequence[Encoded], names: Sequence[Name], *, first: int = 0) -
 
 def draw_each(records: Sequence[Encoded], names: Sequence[Sequence[Name]]) -> list[Latents]:
     """One posterior sample per record, each by names of its own."""
-    return [
-        record.sample(normal(record.mean_LC.shape, *some, "posterior").to(record.mean_LC.device))
-        for record, some in zip(records, names, strict=True)
-    ]
+    drawn = []
+    for record, some in zip(records, names, strict=True):
+        noise_LC = normal(record.mean_LC.shape, *some, "posterior").to(record.mean_LC.device)
+        drawn.append(record.sample(noise_LC, seed=torch_seed(*some, "losses")))
+    return drawn
 
 
 def posterior_kl(records: Sequence[Encoded]) -> Tensor:

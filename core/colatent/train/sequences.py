@@ -20,7 +20,7 @@ from colatent.data.cache_reading import LatentCache
 from colatent.data.mixture import Drawn
 from colatent.data.streams import Stream, cut_items
 from colatent.flow.objective import draw_cuts, draw_lone, draw_noise
-from colatent.latents.draws import Name, normal
+from colatent.latents.draws import Name, normal, torch_seed
 from colatent.latents.sequence import LatentSequence, Segment
 from colatent.plugins.contract import RaggedCodec
 from colatent.plugins.latents import Encoded, Item, Latents
@@ -175,7 +175,8 @@ def _draw(record: Encoded, place: _Place) -> Latents:
     """The sample of a posterior, in float32."""
     noise_LC = normal(record.mean_LC.shape, *place.names, "posterior").to(record.mean_LC.device)
     logvar_LC = None if record.logvar_LC is None else record.logvar_LC.float()
-    return replace(record, mean_LC=record.mean_LC.float(), logvar_LC=logvar_LC).sample(noise_LC)
+    posterior = replace(record, mean_LC=record.mean_LC.float(), logvar_LC=logvar_LC)
+    return posterior.sample(noise_LC, seed=torch_seed(*place.names, "losses"))
 
 
 def at_time(sequence: LatentSequence, t: float) -> LatentSequence:

@@ -122,7 +122,7 @@ class TextCodec(nn.Module):
         rows = [self.token_rows(item) for item in items]
         losses = {"reconstruction": self._cross_entropy(rows, [record.z_LC for record in latents])}
         if self.config.mask_weight and self.config.mask:
-            losses["mask"] = self.config.mask_weight * self._masked_loss(rows, generator)
+            losses["mask"] = self.config.mask_weight * self._masked_loss(rows, latents, generator)
         return losses
 
     def reconstruction_score(self, items: Sequence[TextItem], latents: Sequence[Latents]) -> tuple[int, int]:
@@ -261,15 +261,16 @@ class TextCodec(nn.Module):
         logits_NV = self.logits(latents).flatten(0, 1).float()
         return F.cross_entropy(logits_NV, target_N.to(logits_NV.device), ignore_index=IGNORED)
 
-    def _masked_loss(self, rows: Sequence[TokenRows], generator: torch.Generator) -> Tensor:
-        hidden = []
-        for row in rows:
-            chosen = torch.rand(row.ids_LP.shape, generator=generator) < self.config.mask
+    def _masked_loss(self, rows: Sequence[TokenRows], latents: Sequence[Latents], generator: torch.Generator) -> Tensor:
+        hidden, noises = [], []
+        for row, drawn in zip(rows, latents, strict=True):
+            own = generator if drawn.seed is None else torch.Generator().manual_seed(drawn.seed)
+            chosen = torch.rand(row.ids_LP.shape, generator=own) < self.config.mask
             hidden.append(row.ids_LP.masked_fill(chosen & row.real_LP, self.tokenizer.mask_id))
+            noises.append(torch.randn((len(row), self.config.channels), generator=own))
         z_NC, logvar_NC = self._posterior(hidden)
         if logvar_NC is not None:
-            noise_NC = torch.randn(z_NC.shape, generator=generator).to(z_NC)
-            z_NC = z_NC + torch.exp(0.5 * logvar_NC) * noise_NC
+            z_NC = z_NC + torch.exp(0.5 * logvar_NC) * torch.cat(noises).to(z_NC)
         return self._cross_entropy(rows, z_NC.split([len(row) for row in rows]))
 
     def _until_end(self, ids: list[int]) -> list[int]:

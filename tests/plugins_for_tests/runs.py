@@ -85,7 +85,7 @@ def loss_of(
     for one in prepared:
         loss, its_parts, its_units = stage.loss(one, counts, step)
         total, units = total + loss, units + its_units
-        parts.update(its_parts)
+        parts.update({name: float(one) for name, one in its_parts.items()})
     return total, dict(parts), units
 
 

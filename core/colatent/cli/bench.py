@@ -33,6 +33,7 @@ def measuring(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--batch", type=click.IntRange(1), help="Sequences at once. [default: 4]"),
         click.option("--dtype", type=click.Choice(["bf16", "float32"]), help="Of matrix products. [default: bf16]"),
         click.option("--device", default="auto", show_default=True, help="cpu, cuda or auto."),
+        click.option("--compile", "compiled", is_flag=True, help="Compile what layers do to rows (torch.compile)."),
         click.option("--warmup", default=2, show_default=True, type=click.IntRange(0), help="Repeats beforehand."),
         click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Repeats that count."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
@@ -55,6 +56,7 @@ def train(
     batch: int | None,
     dtype: str | None,
     device: str,
+    compiled: bool,
     warmup: int,
     repeats: int,
     as_json: bool,
@@ -67,9 +69,10 @@ def train(
     With CONFIG, those of its stage prior, on its data, encoded in every step; codecs without weights to begin with have
     random ones. Without, the prior alone trains on random latents, in the shape that the flags say.
     """
-    check_alone(config, {**shape, "batch": batch, "dtype": dtype, "sequence": sequence, "encode": encode or None})
+    said = {"batch": batch, "dtype": dtype, "sequence": sequence, "encode": encode or None, "compile": compiled or None}
+    check_alone(config, {**shape, **said})
     if config is None:
-        stage = {"batch": batch or 4, "precision": dtype or "bf16"}
+        stage = {"batch": batch or 4, "precision": dtype or "bf16", "compile": compiled}
         found = shape_config(shape, length=sequence or 256, device=device, **stage)
     else:
         found = _load(config, overrides, device=device)
@@ -100,6 +103,7 @@ def generate(
     batch: int | None,
     dtype: str | None,
     device: str,
+    compiled: bool,
     warmup: int,
     repeats: int,
     as_json: bool,
@@ -128,9 +132,9 @@ def generate(
     run = _run(found, shape, made_up=config is None)
     precision: Precision = dtype or "bf16"  # type: ignore[assignment]  # one of the two, says click
     how = Bench(device=run.device, precision=precision, warmup=warmup, repeats=repeats)
-    measured = bench_generation(_model(run, window=prompt + new, precision=how.precision), questions, how)
-    # Without gradient layers run as they are written, whatever a stage of CONFIG says.
-    _tell(run, {**asked, "dtype": how.precision, "compile": False}, measured, as_json=as_json)
+    model = _model(run, window=prompt + new, precision=how.precision, compiled=compiled)
+    measured = bench_generation(model, questions, how)
+    _tell(run, {**asked, "dtype": how.precision, "compile": compiled}, measured, as_json=as_json)
 
 
 def _load(config: str, overrides: tuple[str, ...], *, device: str) -> RunConfig:
@@ -148,7 +152,7 @@ def _run(config: RunConfig, shape: Mapping[str, int | None], *, made_up: bool) -
     return run_on_ids(config, plugins, vocabulary=vocabulary(shape)) if made_up else configured_run(config, plugins)
 
 
-def _model(run: Run, *, window: int, precision: Precision) -> Model:
+def _model(run: Run, *, window: int, precision: Precision, compiled: bool) -> Model:
     """A model of a run before its first step."""
     from colatent.generate.model import Model
     from colatent.train.starting import build_prior
@@ -156,7 +160,8 @@ def _model(run: Run, *, window: int, precision: Precision) -> Model:
     prior = build_prior(run).prior.eval().requires_grad_(False)
     for codec in run.codecs.values():
         codec.requires_grad_(False)  # type: ignore[attr-defined]
-    return Model(prior=prior, codecs=run.codecs, sample=run.config.sample, window=window, precision=precision)
+    sample = run.config.sample
+    return Model(prior=prior, codecs=run.codecs, sample=sample, window=window, precision=precision, compiled=compiled)
 
 
 def _tell(run: Run, asked: Mapping[str, Any], measured: Measured, *, as_json: bool) -> None:

@@ -67,6 +67,7 @@ SPELT_OUT = ("temperature", "top_k", "top_p", "repetition_penalty", "stop")
     show_default=True,
     help="bf16 is faster where the device multiplies in it, and slightly less exact.",
 )
+@click.option("--compile", "compiled", is_flag=True, help="Compile layers first: takes a minute, pays for long work.")
 @click.option("--stream", "live", flag_value="stream", help="Print each sample while its blocks are made.")
 @click.option("--watch", "live", flag_value="watch", help="The same with the model's estimate at each solver step.")
 @click.option("--out", type=Place(file_okay=False), help="Write samples.jsonl and items that do not print here.")
@@ -95,7 +96,8 @@ def generate(
     from colatent.generate.model import load
     from colatent.train.device import pick_device
 
-    loaded = load(model, device=str(pick_device(options.pop("device"))), precision=options.pop("precision"))
+    how = {name: options.pop(name) for name in ("precision", "compiled")}
+    loaded = load(model, device=str(pick_device(options.pop("device"))), **how)
     stream, asked = questions(loaded.codecs, given=given, prompts=prompts, target=options["target"])
     codec = loaded.codecs[stream]
     check_place(codec, stream=stream, out=out, live=live)

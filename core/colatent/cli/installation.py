@@ -60,9 +60,25 @@ def compiling() -> dict[str, str]:
 
     found = {}
     for kind in _kinds():
-        found[kind] = "works; off unless a stage of the config says compile: true"
+        found[kind] = "works; off unless a stage says compile: true, or generate --compile"
         try:
             check_compiler(torch.device(kind), where="")
+        except UserError as error:
+            found[kind] = str(error)
+    return found
+
+
+def replayed() -> dict[str, str]:
+    """By kind of device, whether generation replays its passes as CUDA graphs. Imports torch."""
+    import torch
+
+    from colatent.errors import UserError
+    from colatent.generate.replays import SETTING, replaying
+
+    found = {}
+    for kind in _kinds():
+        try:
+            found[kind] = f"on; {SETTING}=off for none" if replaying(torch.device(kind)) else "off"
         except UserError as error:
             found[kind] = str(error)
     return found

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from colatent.cli.installation import STACK, attention, compiling, devices, version_of
+from colatent.cli.installation import STACK, attention, compiling, devices, replayed, version_of
 from colatent.cli.new import new
 from colatent.cli.show import print_facts, print_json, print_table
 from colatent.errors import UserError
@@ -170,17 +170,18 @@ def doctor(with_torch: bool, as_json: bool) -> None:
         facts["devices"] = devices()
         facts["attention"] = attention()
         facts["compile"] = compiling()
+        facts["graphs"] = replayed()
     if as_json:
         print_json(facts)
         return
     versions = facts.pop("versions")
     facts.pop("plugins")
-    kernels, compiled = facts.pop("attention", {}), facts.pop("compile", {})
+    kernels, compiled, graphs = (facts.pop(name, {}) for name in ("attention", "compile", "graphs"))
     print_facts(facts)
     print_facts(versions)
     for kind, said in kernels.items():
         click.echo(f"attention on {kind}")
-        print_facts({**said, "compile": compiled[kind]}, indent="  ")
+        print_facts({**said, "compile": compiled[kind], "graphs": graphs[kind]}, indent="  ")
     click.echo()
     _print_list(found)
 

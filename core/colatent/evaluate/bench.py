@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from colatent.generate.precision import Precision
+from colatent.generate.replays import replaying
 from colatent.prior.backends.choose import describe
 
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -145,6 +146,7 @@ def machine(device: torch.device) -> dict[str, Any]:
         "torch": torch.__version__,
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "attention": describe(device),
+        "graphs": replaying(device),
     }
 
 

@@ -23,6 +23,7 @@ from colatent.errors import UserError
 from colatent.flow.guidance import guide, rescale
 from colatent.flow.solvers import SOLVERS, shifted_grid, times_visited
 from colatent.generate.prefix import pack_prefixes, prefix_of
+from colatent.generate.replays import Kept, Replays
 from colatent.generate.requests import Request, Settings
 from colatent.latents.draws import normal
 from colatent.latents.rows import AttentionPart, Layout, Rows
@@ -71,8 +72,10 @@ class BlockSampler:
         settings: Settings,
         window: int,
         new: int | None = None,
+        kept: Kept | None = None,
     ) -> None:
-        """`new`: latents that will probably be generated at most; memory for more is taken when they come."""
+        """`new`: latents that will probably be generated at most; memory for more is taken when they come.
+        `kept`: where passes are kept from call to call; then blocks are of one length and `new` is no guess."""
         self.prior, self.requests, self.settings = prior, requests, settings
         (self.branch,) = {settings.branch(request) for request in requests}  # samples of a batch are guided alike
         self.freed = [replace(request, given=()) for request in requests] if self.branch == "condition" else []
@@ -88,6 +91,8 @@ class BlockSampler:
         self._window, self._number = window, 0
         self._expected = None if new is None else max(prefix.length for prefix in self.prefixes) + new
         self.cache: KVCache | None = None
+        self.replays: Replays | None = None
+        self._kept = kept
         self._commit: Callable[[], None] | None = None  # of the block before, until it is done
 
     def __iter__(self) -> Iterator[list[Latents]]:
@@ -118,9 +123,13 @@ class BlockSampler:
 
     def _fill(self, block: int) -> KVCache:
         """The cache with everything that is given."""
-        cache = self.prior.new_cache(
-            batch=len(self.prefixes), window=self._window, block=block, expected=self._expected
-        )
+        shape = {"batch": len(self.prefixes), "window": self._window, "block": block, "expected": self._expected}
+        if self._kept is None:
+            cache = self.prior.new_cache(**shape)  # type: ignore[arg-type]
+        else:
+            key = (*shape.values(), self.target, len(self.requests), self.times)
+            self.replays = self._kept.of(self.prior, self.modulation, key, device=self.device, **shape)
+            cache = self.replays.cache
         batch = pack_prefixes(self.prefixes, window=self._window)
         if batch is not None and self._window:
             self.prior(
@@ -225,17 +234,25 @@ class _Block:
     ) -> Tensor:
         """The prior on so many copies of the block, one after the other."""
         sampler, z_BKC = self.sampler, z_BKC.repeat(copies, 1, 1)
-        velocity = sampler.prior(
-            {sampler.target: z_BKC.flatten(0, 1)},
-            layout=layout,
-            rows={sampler.target: None},
-            positions_N3=self.positions_N3[: layout.length],
-            t_index_N=index_BK.repeat(copies, 1).flatten(),
-            modulation=sampler.modulation,
-            cache=self.cache,
-            wanted=wanted,
-        )
-        return velocity[sampler.target].view_as(z_BKC) if velocity else z_BKC
+        x_SC, target = z_BKC.flatten(0, 1), sampler.target
+        inputs = {
+            "positions_N3": self.positions_N3[: layout.length],
+            "t_index_N": index_BK.repeat(copies, 1).flatten(),
+        }
+        if sampler.replays is None:
+            velocity = sampler.prior(
+                {target: x_SC},
+                layout=layout,
+                rows={target: None},
+                modulation=sampler.modulation,
+                cache=self.cache,
+                wanted=wanted,
+                **inputs,
+            )
+        else:  # who sees whom is the same at every block: what changes stands in the cache's mask
+            key = (len(layout.parts), layout.length, wanted is None)
+            velocity = sampler.replays.run(key, x_SC, inputs=inputs, target=target, layout=layout, wanted=wanted)
+        return velocity[target].view_as(z_BKC) if velocity else z_BKC
 
 
 def latents_of(z_BKC: Tensor, plans: Sequence[BlockPlan]) -> list[Latents]:

@@ -19,6 +19,7 @@ from colatent.config.sampling import SampleConfig
 from colatent.errors import UserError
 from colatent.generate.precision import Computing, Precision
 from colatent.generate.prompts import default_target, read_prompt
+from colatent.generate.replays import Kept, replaying
 from colatent.generate.requests import (
     Ask,
     Asked,
@@ -36,6 +37,7 @@ from colatent.plugins.contract import Codec
 from colatent.plugins.latents import Item
 from colatent.plugins.pluginset import PluginSet, load_plugins
 from colatent.prior.dit import Prior
+from colatent.prior.fused import check_compiler, fuse
 
 BATCH = 64
 """Samples that are generated together at most."""
@@ -48,10 +50,12 @@ def load(
     device: str = "cpu",
     ema: bool = True,
     precision: Precision = "float32",
+    compiled: bool = False,
 ) -> Model:
     """The model in a run, a stage's checkpoints or one checkpoint; with `ema` its averaged weights, if it has them.
 
     `precision` is what it generates in: "bf16" is faster where the device multiplies in it, and slightly less exact.
+    `compiled` compiles what layers do to rows when the first item is generated, which takes up to a minute.
     A checkpoint of stage joint whose codecs are averages has no other pair: there, `ema=False` is refused.
     """
     checkpoint, plugins = resolve_model(path), plugins or load_plugins()
@@ -72,6 +76,7 @@ def load(
         sample=validate(SampleConfig, stored["sample"], where="sample"),
         window=stored["window"],
         precision=precision,
+        compiled=compiled,
     )
 
 
@@ -93,11 +98,16 @@ class Model:
         sample: SampleConfig,
         window: int,
         precision: Precision = "float32",
+        compiled: bool = False,
     ) -> None:
-        """`window`: latents of history that the prior was trained to look back at. `precision`: see `load`; "bf16"
-        casts matrices of prior and codecs, in place."""
+        """`window`: latents of history that the prior was trained to look back at. `precision`, `compiled`: see `load`;
+        "bf16" casts matrices of prior and codecs, in place."""
         self.prior, self.codecs, self.sample, self.window = prior, dict(codecs), sample, window
         device = next(prior.parameters()).device
+        if compiled:
+            check_compiler(device, where="compiled")
+            fuse(prior, always=True)
+        self._kept = Kept() if replaying(device) else None
         self.computing = Computing(precision, (prior, *self.codecs.values()), device=device)
 
     def generate(self, prompt: Prompt = "", **ask: Unpack[Ask]) -> Item:
@@ -173,6 +183,7 @@ class Model:
             window=self.window,
             new=new,
             computing=self.computing,
+            kept=self._kept,
         )
 
     def _run_one(self, prompt: Prompt, *, sample: int, ask: Ask) -> Running:

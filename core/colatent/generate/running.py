@@ -21,6 +21,7 @@ from colatent.generate.collect import CollectingStream, join
 from colatent.generate.engine import BlockSampler, Made, Step
 from colatent.generate.precision import Computing
 from colatent.generate.prefix import prefix_lengths
+from colatent.generate.replays import Kept
 from colatent.generate.requests import Piece, Request, Result, Settings, State
 from colatent.plugins.contract import Codec
 from colatent.plugins.latents import Latents
@@ -83,12 +84,15 @@ class Running:
         window: int,
         new: int,
         computing: Computing,
+        kept: Kept | None = None,
     ) -> None:
-        """`new`: latents that each request may come to generate."""
+        """`new`: latents that each request may come to generate. `kept`: see `BlockSampler`."""
         self._computing = computing
         with computing():
             self.stream = open_stream(codec, requests)
-            self.sampler = BlockSampler(prior, codec, requests, settings=settings, window=window, new=new)
+            if codec.latent_spec().block is None:  # blocks of any length
+                kept = None
+            self.sampler = BlockSampler(prior, codec, requests, settings=settings, window=window, new=new, kept=kept)
         self._empty = torch.zeros(0, self.sampler.channels)
         self._kept: list[Latents | None] = [None] * len(requests)
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from colatent.latents.rows import AttentionPart, Layout
-from colatent.prior.backends import flex
-from colatent.prior.backends.choose import BACKENDS, FLEX, choose
+from colatent.prior.backends import flex, varlen
+from colatent.prior.backends.choose import BACKENDS, FLEX, by_lengths, choose
 from colatent.prior.backends.records import Case, Operands
 from colatent.prior.cache import KVCache
+from colatent.prior.fixed_cache import FixedCache
 
 
 def attend(
@@ -38,6 +39,9 @@ def attend(
     """
     wanted = [True] * len(layout.parts) if answered is None else answered
     names = choose(layout, Case.of(q_NHD))
+    if isinstance(cache, FixedCache) and by_lengths(layout, Case.of(q_NHD)):
+        stored = cache.write(layer, k_NHD, v_NHD)
+        return varlen.attend_block(q_NHD, *stored, cache) if any(wanted) else torch.zeros_like(q_NHD)
     if FLEX in names:
         return flex.attend_layout(q_NHD, k_NHD, v_NHD, layout=layout, answered=wanted)
     outputs = [

@@ -10,6 +10,7 @@ Axes: N rows of the flat batch, S rows of one stream, T distinct times, D width,
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from colatent.config.prior import PriorConfig
 from colatent.latents.rows import Layout
 from colatent.prior.cache import KVCache
+from colatent.prior.fixed_cache import FixedCache
 from colatent.prior.layer import Branch, Layer
 from colatent.prior.modulation import Modulation, TimeEmbedding
 from colatent.prior.passing import SHARED, Pass, ending_of, join, take
@@ -129,15 +131,11 @@ class Prior(nn.Module):
         """The branches of all layers."""
         return [layer.branch(name) for layer in self.layers for name in layer.names]  # type: ignore[operator,union-attr]
 
-    def new_cache(self, *, batch: int, window: int, block: int, expected: int | None = None) -> KVCache:
+    def new_cache(
+        self, *, batch: int, window: int, block: int, expected: int | None = None, device: torch.device | None = None
+    ) -> KVCache:
         """An empty cache for `batch` samples, `window` latents of history and blocks of at most `block` latents; see
-        `KVCache` for `expected`."""
-        return KVCache(
-            layers=len(self.layers),
-            batch=batch,
-            heads=self.config.heads,
-            head_dim=self.head_dim,
-            window=window,
-            block=block,
-            expected=expected,
-        )
+        `KVCache` for `expected`. With `device` a `FixedCache` there, for blocks of exactly `block`."""
+        shape: dict[str, Any] = {"batch": batch, "window": window, "block": block, "expected": expected}
+        shape |= {"layers": len(self.layers), "heads": self.config.heads, "head_dim": self.head_dim}
+        return KVCache(**shape) if device is None else FixedCache(device=device, **shape)

@@ -19,20 +19,20 @@ from colatent.prior.dit import Prior
 BACKEND = "inductor"
 
 
-def fuse(prior: Prior, *, backend: str = BACKEND) -> None:
-    """Compile the halves of every branch of a prior, each when it is first run."""
+def fuse(prior: Prior, *, backend: str = BACKEND, always: bool = False) -> None:
+    """Compile what every layer of a prior does to rows, each part when it is first run; `always`: see `fused`."""
     for branch in prior.branches():
-        branch.to_qkv = fused(branch.to_qkv, backend=backend)  # type: ignore[method-assign]
-        branch.finish = fused(branch.finish, backend=backend)  # type: ignore[method-assign]
+        branch.to_qkv = fused(branch.to_qkv, backend=backend, always=always)  # type: ignore[method-assign]
+        branch.finish = fused(branch.finish, backend=backend, always=always)  # type: ignore[method-assign]
 
 
-def fused(function: Callable[..., Any], *, backend: str = BACKEND) -> Callable[..., Any]:
-    """A function compiled for any number of rows. Without gradient it runs as it is written: evaluations and samples
-    are too few to be worth a compilation of their own."""
+def fused(function: Callable[..., Any], *, backend: str = BACKEND, always: bool = False) -> Callable[..., Any]:
+    """A function compiled for any number of rows. Without gradient it runs as it is written unless `always`:
+    evaluations and samples of a run are too few to be worth a compilation of their own."""
     compiled = torch.compile(function, dynamic=True, backend=backend)
 
     def run(*args: Any) -> Any:
-        return (compiled if torch.is_grad_enabled() else function)(*args)
+        return (compiled if always or torch.is_grad_enabled() else function)(*args)
 
     return run
 

@@ -39,11 +39,16 @@ class Branch(nn.Module):
         """Its matrices that map hidden states to hidden states; modulation maps times."""
         return tuple(part.weight for part in (self.qkv, self.attention_out, self.mlp_in, self.mlp_out))
 
-    def to_qkv(self, x_ND: Tensor, shift_ND: Tensor, scale_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised queries and keys, and values; (N, H, D / H) each."""
+    def to_qkv(
+        self, x_ND: Tensor, modulation_ND: Sequence[Tensor], rotation_N1D: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised and rotated queries and keys, and values; (N, H, D / H) each."""
+        shift_ND, scale_ND = modulation_ND
         h_ND = modulate(x_ND, shift_ND, scale_ND, self.eps)
         q_NHD, k_NHD, v_NHD = self.qkv(h_ND).unflatten(-1, (3, self.heads, self.head_dim)).unbind(1)
-        return self.norm_q(q_NHD), self.norm_k(k_NHD), v_NHD
+        normed = (norm(x_NHD).to(v_NHD.dtype) for norm, x_NHD in ((self.norm_q, q_NHD), (self.norm_k, k_NHD)))
+        q_NHD, k_NHD = (rotate_interleaved(x_NHD, *rotation_N1D) for x_NHD in normed)
+        return q_NHD, k_NHD, v_NHD
 
     def finish(self, x_ND: Tensor, o_ND: Tensor, modulation_ND: Sequence[Tensor]) -> Tensor:
         """What attention gave and then the feed-forward half, each added under its gate."""
@@ -82,9 +87,11 @@ class Layer(nn.Module):
         made = context.modulation.layers
         tables = self.tables(context.modulation.embedding_TD) if made is None else made[context.layer]
         m_N = {name: context.look_up(tables[name][:, :2], r) for name, r in rows.items()}
-        parts = {name: self.branch(name).to_qkv(take(x_ND, r), *m_N[name]) for name, r in rows.items()}
+        parts = {
+            name: self.branch(name).to_qkv(take(x_ND, r), m_N[name], context.turn(name, r, x_ND.dtype))
+            for name, r in rows.items()
+        }
         q_NHD, k_NHD, v_NHD = (join({n: p[i] for n, p in parts.items()}, rows, len(x_ND)) for i in range(3))
-        q_NHD, k_NHD = (rotate_interleaved(x.to(v_NHD.dtype), *context.turn(v_NHD.dtype)) for x in (q_NHD, k_NHD))
         ending = context.ending if context.last else None
         o_NHD = attend(
             q_NHD,

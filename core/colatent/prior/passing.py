@@ -6,7 +6,8 @@ Axes: N rows of the flat batch, S rows of one stream, T distinct times, D width.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -67,17 +68,38 @@ class Pass:
     ending: Ending | None
     layer: int = 0
     last: bool = False
+    turned: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def turn(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Rotary factors in the dtype that the layers compute in, converted once."""
-        if self.rotation[0].dtype != dtype:
-            self.rotation = (self.rotation[0].to(dtype), self.rotation[1].to(dtype))
-        return self.rotation
+    def turn(self, name: str, rows_S: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Rotary factors of one kind of row, in the dtype that the layers compute in; made once for all layers."""
+        if name not in self.turned:
+            cos_N1D, sin_N1D = (take(x_N1D.to(dtype), rows_S) for x_N1D in self.rotation)
+            self.turned[name] = (cos_N1D, sin_N1D)
+        return self.turned[name]
 
     def look_up(self, table_TKD: Tensor, rows_S: Tensor | None) -> tuple[Tensor, ...]:
         """Modulation of each row of a stream, from the table of its times."""
         index_S = take(self.t_index_N, rows_S)
+        if table_TKD.device.type == "cuda":  # one kernel for all
+            return _LookUp.apply(table_TKD.flatten(1), index_S).unflatten(1, table_TKD.shape[1:]).unbind(1)
         return tuple(table_TD.index_select(0, index_S) for table_TD in table_TKD.unbind(1))
+
+
+class _LookUp(torch.autograd.Function):
+    """Rows of a table, whose gradient is summed by a matrix product. torch's own sum adds row after row, on CUDA in the
+    table's dtype: thousands of bfloat16 numbers at t = 0, each of which rounds the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, table_TE: Tensor, index_S: Tensor) -> Tensor:
+        ctx.save_for_backward(index_S)
+        ctx.times = len(table_TE)
+        return table_TE.index_select(0, index_S)
+
+    @staticmethod
+    def backward(ctx: Any, grad_SE: Tensor) -> tuple[Tensor, None]:
+        (index_S,) = ctx.saved_tensors
+        is_time_TS = torch.arange(ctx.times, device=index_S.device)[:, None] == index_S
+        return is_time_TS.to(grad_SE.dtype) @ grad_SE, None
 
 
 def ending_of(wanted: Mapping[str, Tensor | None], rows: Mapping[str, Tensor | None], layout: Layout) -> Ending:

@@ -25,7 +25,7 @@ from colatent.latents.draws import Name, normal, torch_generator, torch_seed
 from colatent.plugins.contract import Codec, TrainableCodec
 from colatent.plugins.latents import Encoded, Item, Latents
 from colatent.train.prepare import Run
-from colatent.train.stage import Part, Prepared
+from colatent.train.stage import Loss, Part, Prepared
 
 SCALE_SAMPLES = 256
 """Training samples over which the scale of the latents is measured."""
@@ -80,7 +80,7 @@ class CodecStage:
         """No: they are run where the loss is."""
         return False
 
-    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
+    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> Loss:
         """Weighted loss, its parts by name, and the number of data units."""
         # A batch may hold no item of a stream that is trained: then there is nothing to learn from it, and no error.
         total, parts, units = torch.zeros((), device=self.run.device, requires_grad=True), {}, 0
@@ -104,7 +104,7 @@ class CodecStage:
                 total = total + kl_share * self.config.kl * kl
                 parts[f"{name}/kl"] = kl_share * kl
             units += held_units
-        return total, {key: float(value.detach()) for key, value in parts.items()}, units
+        return total, {key: value.detach() for key, value in parts.items()}, units
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:

@@ -22,11 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from colatent.checkpoint.rows import Rows
-from colatent.train.stage import Part
+from colatent.train.stage import Loss, Part
 from colatent.train.world import World
-
-Loss = tuple[Tensor, dict[str, float], int]
-"""What `Stage.loss` gives."""
 
 
 class Engine(Protocol):
@@ -103,7 +100,7 @@ class Replicated:
             (loss * self._size).backward()
         return loss, parts, units
 
-    def _anchored(self, loss: Tensor, parts: dict[str, float], units: int) -> Loss:
+    def _anchored(self, loss: Tensor, parts: dict[str, Tensor], units: int) -> Loss:
         return loss + 0.0 * self._anchor, parts, units
 
     def look(self, work: Callable[[], Any]) -> Any:

@@ -38,7 +38,7 @@ from colatent.train.prior_stage import generated_units, longest_history, model_c
 from colatent.train.refusals import check_codecs_trained, check_scale, trained_codecs
 from colatent.train.samples import sample_prior
 from colatent.train.sequences import EncodedItems, encode_streams, join_sequences
-from colatent.train.stage import Part, Prepared, always
+from colatent.train.stage import Loss, Part, Prepared, always
 from colatent.train.starting import prior_to_train
 
 
@@ -87,7 +87,7 @@ class JointStage:
         """In the codec's turn."""
         return "codec" in self.parts and self.parts["codec"].trains(step)
 
-    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
+    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> Loss:
         """Weighted loss of the parts that move, its terms by name, and the number of data units to generate."""
         (batch, encoded, units), weights = prepared.batch, self.run.config.flow.weights
         rows = {name.removesuffix("/flow"): count for name, count in counts.items() if name.endswith("/flow")}
@@ -103,7 +103,7 @@ class JointStage:
             shares = {key: float(prepared.counts[key] / counts[key]) for key in (name, latents_of(name))}
             value, found = self._codec_loss(encoded[name], step, shares)
             total, terms = total + value, terms | found
-        return total, {key: float(value.detach()) for key, value in terms.items()}, units
+        return total, {key: value.detach() for key, value in terms.items()}, units
 
     def _codec_loss(self, some: EncodedItems, step: int, shares: dict[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         """This pass's share in the weighted terms of one codec that are not the flow loss, and in each by itself."""

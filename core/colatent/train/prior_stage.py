@@ -28,7 +28,7 @@ from colatent.train.prepare import Run
 from colatent.train.refusals import check_codecs_trained
 from colatent.train.samples import sample_prior
 from colatent.train.sequences import at_time, build_sequences
-from colatent.train.stage import Part, Prepared
+from colatent.train.stage import Loss, Part, Prepared
 from colatent.train.starting import prior_to_train
 
 FIXED_TIMES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -78,13 +78,13 @@ class PriorStage:
         """No: they are frozen."""
         return False
 
-    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
+    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> Loss:
         """Weighted flow loss, its parts by stream, and the data units that are generated."""
         batch, units = prepared.batch
         if self.module.in_layers:
             batch = with_rows(batch, self.module, counts)
         losses = flow_losses(self.module, batch, counts)
-        parts = {f"{name}/flow": float(value.detach()) for name, value in losses.items()}
+        parts = {f"{name}/flow": value.detach() for name, value in losses.items()}
         return total_loss(losses, self.run.config.flow.weights), parts, units
 
     @torch.no_grad()

@@ -23,8 +23,8 @@ from colatent.config.stages import StageConfig
 from colatent.data.mixture import Drawn
 from colatent.errors import UserError
 from colatent.train.budgets import shares
-from colatent.train.engine import Engine, Loss
-from colatent.train.stage import Prepared, Stage, add_up
+from colatent.train.engine import Engine
+from colatent.train.stage import Loss, Prepared, Stage, add_up
 from colatent.train.world import World
 
 
@@ -61,12 +61,14 @@ class Spread:
         again = len(some) > 1 and self._stage.encodes(step)
         with torch.set_grad_enabled(not again):
             prepared = [self._prepare(one, step, among=len(some)) for one in some]
-        counts, own = self._count(prepared), Counter[str]()
+        counts, own, found = self._count(prepared), Counter[str](), list[Loss]()
         for number, one in enumerate(some):
             now = self._prepare(one, step, among=len(some)) if again else prepared[number]
             work = partial(self._loss, now, counts, step)
-            loss, parts, units = self._engine.gradients(work, last=number == len(some) - 1)
-            own.update({"loss": float(loss.detach()), "units": units, **parts})
+            found.append(self._engine.gradients(work, last=number == len(some) - 1))
+        # Read only now: a number that is waited for keeps a GPU waiting for what comes next.
+        for loss, parts, units in found:
+            own.update({"loss": float(loss.detach()), "units": units} | {key: float(one) for key, one in parts.items()})
         whole = self._world.sum(own)
         sound = math.isfinite(own["loss"])
         return Passed(loss=whole.pop("loss"), units=whole.pop("units"), parts=whole, sound=sound)

@@ -16,6 +16,9 @@ from colatent.checkpoint.folder import Checkpoint
 from colatent.data.mixture import Drawn
 from colatent.evaluate.sampling import Sampled
 
+Loss = tuple[Tensor, dict[str, Tensor], int]
+"""What `Stage.loss` gives: the loss, its parts by name without gradient, and the data units that it is of."""
+
 
 def always(step: int) -> bool:
     """At every step."""
@@ -88,7 +91,7 @@ class Stage(Protocol):
         """Whether what `prepare` gives at this step has a gradient to encoders."""
         ...
 
-    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> tuple[Tensor, dict[str, float], int]:
+    def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> Loss:
         """This pass's share in the loss of a step, in its parts by name, and in its number of data units. `counts` are
         those of the whole step."""
         ...

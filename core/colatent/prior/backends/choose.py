@@ -19,7 +19,7 @@ from torch import Tensor
 
 from colatent.errors import UserError
 from colatent.latents.rows import AttentionPart, Layout, Rows
-from colatent.prior.backends import flex, matrix, sdpa, xformers
+from colatent.prior.backends import flex, matrix, sdpa, varlen, xformers
 from colatent.prior.backends.records import Case, Operands, Refusal
 
 SETTING = "COLATENT_ATTENTION"
@@ -74,6 +74,12 @@ def choose(layout: Layout, case: Case) -> tuple[str, ...]:
     if wanted and BACKENDS[FLEX].why_not(case) is None and flex.takes(layout):
         return (FLEX,) * len(layout.parts)
     return tuple(_part(part, case, name) for part in layout.parts)
+
+
+def by_lengths(layout: Layout, case: Case) -> bool:
+    """Whether a block's rows over a cache of one shape are done all at once, by where their sequences end."""
+    reads = any(part.cache == "read" for part in layout.parts)
+    return reads and asked(case) == "auto" and varlen.works(case) and not _COUNTED.get()
 
 
 def _part(part: AttentionPart, case: Case, name: str) -> str:

@@ -3,14 +3,15 @@
 Runs of queries with the same keys become the sequences of a variable-length call, whose keys lie in the cache with gaps
 between them: nothing is padded, masked or copied. The kernels for such gaps have no backward pass.
 
-xFormers is imported at first use. Beside a torch that it was not built for it prints a warning, and only operators that
-rest on PyTorch's flash kernel remain; the ones asked for here are among them.
+xFormers is imported at first use. Beside a torch that it was not built for it prints a warning, its extension does not
+load, and then none of its operators takes a tensor on a card, those that rest on PyTorch's own kernels neither.
 
 Axes: B samples, H heads, Q queries, K keys, D head channels, S sequences, M rows of all samples' keys.
 """
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from importlib.util import find_spec
 from typing import Any
@@ -43,7 +44,24 @@ def why_not(case: Case) -> Refusal | None:
     if case.head_dim > WIDEST_HEAD or case.head_dim % 8:
         what = f"needs heads of a multiple of 8 channels, {WIDEST_HEAD} at most, not {case.head_dim}"
         return Refusal(what=what, do="set auto or sdpa")
+    if not _extension():
+        what = f"has no kernels beside torch {torch.__version__}: its extension does not load"
+        return Refusal(what=what, do="set auto or sdpa, or install the xformers that was built for this torch")
     return None
+
+
+@cache
+def _extension() -> bool:
+    """Whether xFormers' own kernels are there: on a card, all of its operators ask for them. What it logs of that is
+    said in the refusal."""
+    logger = logging.getLogger("xformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        from xformers import _has_cpp_library
+    finally:
+        logger.setLevel(level)
+    return bool(_has_cpp_library)
 
 
 def takes(part: AttentionPart) -> bool:

@@ -1,0 +1,154 @@
+"""Passes of one shape, kept from call to call: their items are those of passes of each block's own shape, whatever was
+generated before. On a CPU nothing is recorded; on CUDA graphs are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import pytest
+import torch
+from sampling import BLOCK, CHANNELS, Lines, given, record, request
+from torch import Tensor
+
+from colatent.errors import UserError
+from colatent.generate.engine import BlockSampler
+from colatent.generate.replays import SETTING, Kept, replaying
+from colatent.generate.requests import Request, Settings
+from colatent.prior.backends import varlen
+from colatent.prior.dit import Prior
+
+BLOCKS = 5
+
+
+def calls() -> dict[str, tuple[list[Request], dict[str, Any]]]:
+    """One after the other; made here, where numbers have the tests' precision."""
+    return {
+        "alone": ([request("partial"), request("partial", seed=1)], {"unconditional": "alone"}),
+        "again": ([request("partial", seed=2), request("partial", seed=3)], {"unconditional": "alone"}),
+        "of several lengths": ([request("two blocks"), request("empty", seed=1)], {"unconditional": "alone"}),
+        "from nothing": ([request("empty"), request("empty", seed=1)], {"unconditional": "alone"}),
+        "unguided": ([request("three and a bit")], {"guidance": 1.0}),
+        "without its condition": (
+            [request("partial", seed=s, given=(given("other", record(5, seed=s)),)) for s in (4, 5)],
+            {"unconditional": "condition", "solver": "heun"},
+        ),
+        "with intervals": ([request("two blocks")], {"guidance_interval": (0.0, 0.5), "solver": "ab2"}),
+        "alone once more": ([request("partial"), request("partial", seed=1)], {"unconditional": "alone"}),
+    }
+
+
+def made(prior: Prior, requests: list[Request], kept: Kept | None, **settings: object) -> list[Tensor]:
+    chosen = Settings(**({"steps": 3, "solver": "euler", "guidance": 3.0} | settings))  # type: ignore[arg-type]
+    sampler = BlockSampler(
+        prior,
+        Lines(),  # type: ignore[arg-type]
+        requests,
+        settings=chosen,
+        window=10,  # less than is generated
+        new=BLOCKS * BLOCK,
+        kept=kept,
+    )
+    blocks = list(islice(sampler, BLOCKS))
+    return [torch.cat([block[item].z_LC for block in blocks]) for item in range(len(requests))]
+
+
+def by_hand(q: Tensor, k: Tensor, v: Tensor, queries: Tensor, keys: Tensor, most: int, columns: int) -> Tensor:
+    """In the place of the kernel: one sequence after the other."""
+    out = torch.full_like(q, torch.nan)
+    assert len(queries) == len(keys)
+    for q0, q1, k0, k1 in zip(queries, queries[1:], keys, keys[1:], strict=False):
+        assert q0 <= q1 <= q0 + most
+        assert k0 <= k1
+        if q1 > q0:
+            assert k1 - k0 <= columns
+            weights = torch.einsum("qhd,khd->hqk", q[q0:q1], k[k0:k1]) / q.shape[-1] ** 0.5
+            out[q0:q1] = torch.einsum("hqk,khd->qhd", weights.softmax(-1), v[k0:k1])
+    return out
+
+
+@pytest.fixture(params=["masks", "sequences"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """How attention over the fixed cache is done; gives the calls of the kernel for sequences."""
+    calls: list[int] = []
+    if request.param == "sequences":
+        monkeypatch.setattr(varlen, "works", lambda case: True)
+
+        def counted(*args: object) -> Tensor:
+            calls.append(1)
+            return by_hand(*args)  # type: ignore[arg-type]
+
+        monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", counted)
+    yield calls
+    assert bool(calls) == (request.param == "sequences")
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("double", "kernel")
+def test_items_are_those_of_passes_of_their_own_shape(make_prior) -> None:
+    prior, kept = make_prior({"text": CHANNELS, "other": CHANNELS}), Kept()
+    for requests, settings in calls().values():
+        plain, again = made(prior, requests, None, **settings), made(prior, requests, kept, **settings)
+        for one, other in zip(plain, again, strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("double")
+def test_weights_that_have_changed_since_are_seen(make_prior) -> None:
+    prior, kept = make_prior({"text": CHANNELS}), Kept()
+    requests = [request("partial")]
+    before = made(prior, requests, kept)
+    for parameter in prior.parameters():
+        parameter.mul_(1.1)
+    after = made(prior, requests, kept)
+    assert not torch.allclose(before[0], after[0])
+    torch.testing.assert_close(after, made(prior, requests, None), rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+def test_a_call_that_broke_off_leaves_nothing_behind(make_prior) -> None:
+    prior, kept = make_prior({"text": CHANNELS}), Kept()
+    requests = [request("partial")]
+    good = made(prior, requests, kept)
+    bad = [Request(target="text", own=record(6, seed=0), names=(float("nan"),))]  # type: ignore[arg-type]
+    own = bad[0].own
+    assert own is not None
+    own.mean_LC.fill_(torch.nan)
+    with pytest.raises(UserError, match="not finite"):
+        made(prior, bad, kept)
+    torch.testing.assert_close(made(prior, requests, kept), good, rtol=0, atol=0)
+
+
+def test_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for said, found in {"": (False, True), "auto": (False, True), "on": (True, True), "off": (False, False)}.items():
+        monkeypatch.setenv(SETTING, said)
+        assert (replaying(cpu), replaying(cuda)) == found
+    monkeypatch.setenv(SETTING, "yes")
+    with pytest.raises(UserError, match="COLATENT_GRAPHS: there is no choice 'yes'; set auto, on or off"):
+        replaying(cpu)
+
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@needs_cuda
+@torch.no_grad()
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_recorded_passes_on_cuda_give_the_items_of_the_cpu(make_prior, dtype: torch.dtype) -> None:
+    """The kernel for sequences in bfloat16, masks in float32; every call a second time, by replays alone."""
+    here, kept = make_prior({"text": CHANNELS, "other": CHANNELS}, width=32), Kept()  # heads of 16 channels
+    there = make_prior({"text": CHANNELS, "other": CHANNELS}, width=32).to("cuda")
+    for requests, settings in calls().values():
+        settings |= {"solver": "euler", "guidance": min(1.5, settings.get("guidance", 1.5))}
+        plain = made(here, requests, None, **settings)
+        for _ in range(2):
+            with torch.autocast("cuda", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+                found = made(there, requests, kept, **settings)
+            for one, other in zip(plain, found, strict=True):
+                near = 5e-4 if dtype == torch.float32 else 0.1
+                torch.testing.assert_close(one, other, rtol=0, atol=near)

@@ -8,7 +8,8 @@ from itertools import count, islice
 import torch
 from torch import Tensor
 
-from colatent.generate.engine import BlockSampler, Made, Step
+from colatent.generate.engine import BlockSampler
+from colatent.generate.events import Made, Step
 from colatent.generate.requests import GivenLatents, Request, Settings
 from colatent.plugins.contract import BlockPlan, Encoded, PlanRequest
 from colatent.prior.dit import Prior

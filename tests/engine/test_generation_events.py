@@ -12,7 +12,8 @@ from sampling import BLOCK, CHANNELS, Lines, request
 from torch import Tensor
 
 from colatent.flow.solvers import SOLVERS, shifted_grid, solve
-from colatent.generate.engine import BlockSampler, Made, Step
+from colatent.generate.engine import BlockSampler
+from colatent.generate.events import Made, Step
 from colatent.generate.requests import Request, Settings
 from colatent.prior.dit import Prior
 

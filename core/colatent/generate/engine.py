@@ -13,7 +13,7 @@ Axes: B samples, K latents of a block, C channels, N rows of the flat batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 from colatent.errors import UserError
 from colatent.flow.guidance import guide, rescale
 from colatent.flow.solvers import SOLVERS, shifted_grid, times_visited
+from colatent.generate.events import Made, Step, latents_of
 from colatent.generate.prefix import pack_prefixes, prefix_of
 from colatent.generate.replays import Kept, Replays
 from colatent.generate.requests import Request, Settings
@@ -32,32 +33,6 @@ from colatent.plugins.contract import Codec
 from colatent.plugins.latents import BlockPlan, Latents
 from colatent.prior.cache import KVCache
 from colatent.prior.dit import Prior
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Step:
-    """One step of the solver: the block's number and its own, both from 0; where it begins (t and z_t); and the guided
-    velocity there. `plans` are those of the block."""
-
-    block: int
-    number: int
-    t: float
-    z_BKC: Tensor
-    velocity_BKC: Tensor
-    plans: Sequence[BlockPlan]
-
-    def clean(self) -> list[Latents]:
-        """The block if the velocity were the same all the way: z0 = z_t - t v, since z_t = (1 - t) z0 + t z1 and
-        v = z1 - z0."""
-        return latents_of(self.z_BKC - self.t * self.velocity_BKC, self.plans)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Made:
-    """A finished block: its number, and its latents for every sample."""
-
-    block: int
-    latents: list[Latents]
 
 
 class BlockSampler:
@@ -253,14 +228,6 @@ class _Block:
             key = (len(layout.parts), layout.length, wanted is None)
             velocity = sampler.replays.run(key, x_SC, inputs=inputs, target=target, layout=layout, wanted=wanted)
         return velocity[target].view_as(z_BKC) if velocity else z_BKC
-
-
-def latents_of(z_BKC: Tensor, plans: Sequence[BlockPlan]) -> list[Latents]:
-    """A block of every sample, on the CPU, laid out as planned."""
-    return [
-        Latents(z_LC=z_KC, block_lengths=(plan.length,), positions_LA=plan.positions_LA)
-        for z_KC, plan in zip(z_BKC.cpu(), plans, strict=True)
-    ]
 
 
 def branch_layout(batch: int, length: int, mask_BQK: Tensor | None, *, alone: bool) -> Layout:

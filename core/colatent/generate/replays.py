@@ -113,9 +113,9 @@ class Kept:
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Without the garbage collector, which might free an older recording: that breaks off the one that is being made."""
-    gc.collect()
+    """Without the garbage collector: if it frees an older recording, the one that is being made breaks off."""
     enabled = gc.isenabled()
+    gc.collect()
     gc.disable()
     try:
         yield

@@ -18,7 +18,8 @@ import torch
 
 from colatent.errors import UserError
 from colatent.generate.collect import CollectingStream, join
-from colatent.generate.engine import BlockSampler, Made, Step
+from colatent.generate.engine import BlockSampler
+from colatent.generate.events import Made, Step
 from colatent.generate.precision import Computing
 from colatent.generate.prefix import prefix_lengths
 from colatent.generate.replays import Kept

@@ -81,11 +81,11 @@ class Pass:
         """Modulation of each row of a stream, from the table of its times."""
         index_S = take(self.t_index_N, rows_S)
         if table_TKD.device.type == "cuda":  # one kernel for all
-            return _LookUp.apply(table_TKD.flatten(1), index_S).unflatten(1, table_TKD.shape[1:]).unbind(1)
+            return LookUp.apply(table_TKD.flatten(1), index_S).unflatten(1, table_TKD.shape[1:]).unbind(1)
         return tuple(table_TD.index_select(0, index_S) for table_TD in table_TKD.unbind(1))
 
 
-class _LookUp(torch.autograd.Function):
+class LookUp(torch.autograd.Function):
     """Rows of a table, whose gradient is summed by a matrix product. torch's own sum adds row after row, on CUDA in the
     table's dtype: thousands of bfloat16 numbers at t = 0, each of which rounds the sum."""
 

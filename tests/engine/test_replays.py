@@ -4,7 +4,10 @@ generated before. On a CPU nothing is recorded; on CUDA graphs are.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
+from copy import deepcopy
 from itertools import islice
 from typing import Any
 
@@ -40,19 +43,27 @@ def calls() -> dict[str, tuple[list[Request], dict[str, Any]]]:
     }
 
 
-def made(prior: Prior, requests: list[Request], kept: Kept | None, **settings: object) -> list[Tensor]:
+def sampler_of(
+    prior: Prior, requests: list[Request], kept: Kept | None, *, window: int = 10, **settings: object
+) -> BlockSampler:
+    """Of a window that is shorter than what is generated, unless it is given."""
     chosen = Settings(**({"steps": 3, "solver": "euler", "guidance": 3.0} | settings))  # type: ignore[arg-type]
-    sampler = BlockSampler(
+    return BlockSampler(
         prior,
         Lines(),  # type: ignore[arg-type]
         requests,
         settings=chosen,
-        window=10,  # less than is generated
+        window=window,
         new=BLOCKS * BLOCK,
         kept=kept,
     )
-    blocks = list(islice(sampler, BLOCKS))
-    return [torch.cat([block[item].z_LC for block in blocks]) for item in range(len(requests))]
+
+
+def made(
+    prior: Prior, requests: list[Request], kept: Kept | None, *, blocks: int = BLOCKS, **settings: object
+) -> list[Tensor]:
+    found = list(islice(sampler_of(prior, requests, kept, **settings), blocks))
+    return [torch.cat([block[item].z_LC for block in found]) for item in range(len(requests))]
 
 
 def by_hand(q: Tensor, k: Tensor, v: Tensor, queries: Tensor, keys: Tensor, most: int, columns: int) -> Tensor:
@@ -122,11 +133,83 @@ def test_a_call_that_broke_off_leaves_nothing_behind(make_prior) -> None:
     torch.testing.assert_close(made(prior, requests, kept), good, rtol=0, atol=0)
 
 
+@torch.no_grad()
+@pytest.mark.usefixtures("double")
+def test_runs_that_take_turns_do_not_share_a_cache(make_prior) -> None:
+    prior, kept = make_prior({"text": CHANNELS}), Kept()
+    asked = [[request("partial", seed=seed)] for seed in (0, 1)]
+    alone = [made(prior, requests, None) for requests in asked]
+    turns = [iter(sampler_of(prior, requests, kept)) for requests in asked]
+    both = list(islice(zip(*turns, strict=True), BLOCKS))
+    for item, one in enumerate(alone):
+        found = torch.cat([blocks[item][0].z_LC for blocks in both])
+        torch.testing.assert_close(found, one[0], rtol=0, atol=1e-10)
+    del turns  # the one that was first had the replays until now
+    before = kept._replays
+    torch.testing.assert_close(made(prior, asked[0], kept), alone[0], rtol=0, atol=1e-10)
+    assert kept._replays is before
+    assert before is not None
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("double", "kernel")
+def test_more_may_come_than_was_expected(make_prior, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A codec whose blocks hold padding makes more of them than its budget in units says."""
+    monkeypatch.setattr("colatent.generate.engine.ROOM", 1)
+    prior, kept, requests = make_prior({"text": CHANNELS}), Kept(), [request("partial"), request("empty", seed=1)]
+    plain = made(prior, requests, None, blocks=BLOCKS + 4, window=100)
+    for _ in range(2):
+        found = made(prior, requests, kept, blocks=BLOCKS + 4, window=100)
+        torch.testing.assert_close(found, plain, rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("double")
+def test_another_prior_or_another_way_to_run_it_is_another_shape(make_prior) -> None:
+    kept, requests = Kept(), [request("partial")]
+    one, other = make_prior({"text": CHANNELS}), make_prior({"text": CHANNELS}, seed=1)
+    for prior in (one, other, one):
+        torch.testing.assert_close(made(prior, requests, kept), made(prior, requests, None), rtol=0, atol=1e-10)
+    with torch.inference_mode():
+        inside = made(one, requests, kept)
+    torch.testing.assert_close(made(one, requests, kept), [each.clone() for each in inside], rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+def test_the_last_shape_is_let_go_before_the_next_is_made(make_prior) -> None:
+    prior, kept = make_prior({"text": CHANNELS}), Kept()
+    gc.collect()
+    gc.disable()  # nothing waits for the collector
+    try:
+        made(prior, [request("partial")], kept)
+        assert kept._replays is not None
+        before = weakref.ref(kept._replays.cache)
+        monkey = kept._replays
+        monkey._held.clear()  # on a CPU a pass that is not recorded holds its replays; on CUDA the graph does not
+        del monkey
+        made(prior, [request("partial"), request("empty")], kept)
+        assert before() is None
+    finally:
+        gc.enable()
+
+
+def test_copies_begin_without(make_prior) -> None:
+    prior, kept = make_prior({"text": CHANNELS}), Kept()
+    with torch.no_grad():
+        made(prior, [request("partial")], kept)
+    copy = deepcopy(kept)
+    assert copy is not kept
+    assert copy._replays is None
+
+
 def test_the_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
     for said, found in {"": (False, True), "auto": (False, True), "on": (True, True), "off": (False, False)}.items():
         monkeypatch.setenv(SETTING, said)
         assert (replaying(cpu), replaying(cuda)) == found
+    monkeypatch.setenv(SETTING, "auto")
+    monkeypatch.setenv("COLATENT_ATTENTION", "xformers")
+    assert not replaying(cuda)
     monkeypatch.setenv(SETTING, "yes")
     with pytest.raises(UserError, match="COLATENT_GRAPHS: there is no choice 'yes'; set auto, on or off"):
         replaying(cpu)

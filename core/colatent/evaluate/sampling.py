@@ -52,7 +52,8 @@ def draw_samples(
     streams: Mapping[str, Stream],
 ) -> list[Sampled]:
     """Samples of all that is generated, by prior and codecs as they are."""
-    model, found = Model(prior=prior, codecs=codecs, sample=sample, window=window), []
+    # Weights move on after these few: nothing that is recorded here would be replayed often.
+    model, found = Model(prior=prior, codecs=codecs, sample=sample, window=window, replay=False), []
     for source, drawn in sources.held(COUNT, seed=0).items():
         segments = sources.segments[source]
         # Of several items of a stream the last is the one with most before it.

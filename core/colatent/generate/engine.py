@@ -33,6 +33,10 @@ from colatent.plugins.contract import Codec
 from colatent.plugins.latents import BlockPlan, Latents
 from colatent.prior.cache import KVCache
 from colatent.prior.dit import Prior
+from colatent.prior.fixed_cache import FixedCache
+
+ROOM = 64
+"""Where passes are kept, room for what is expected is rounded up to so many latents: more calls are of one shape."""
 
 
 class BlockSampler:
@@ -50,7 +54,7 @@ class BlockSampler:
         kept: Kept | None = None,
     ) -> None:
         """`new`: latents that will probably be generated at most; memory for more is taken when they come.
-        `kept`: where passes are kept from call to call; then blocks are of one length and `new` is no guess."""
+        `kept`: where passes over blocks of one length are kept from call to call."""
         self.prior, self.requests, self.settings = prior, requests, settings
         (self.branch,) = {settings.branch(request) for request in requests}  # samples of a batch are guided alike
         self.freed = [replace(request, given=()) for request in requests] if self.branch == "condition" else []
@@ -77,8 +81,13 @@ class BlockSampler:
     @torch.no_grad()
     def events(self) -> Iterator[Step | Made]:
         """The same with what happens on the way: each step of the solver, then the block."""
-        for plans in zip(*self.plans, strict=False):
-            yield from self._block(plans)
+        try:
+            for plans in zip(*self.plans, strict=False):
+                yield from self._block(plans)
+        finally:  # also where nobody asks for the next block
+            if self._kept is not None:
+                self._give_back()
+                self.cache = self._commit = None
 
     def _block(self, plans: Sequence[BlockPlan]) -> Iterator[Step | Made]:
         length = plans[0].length
@@ -88,6 +97,9 @@ class BlockSampler:
         if self._commit is not None:
             self._commit()
             self._commit = None
+        if isinstance(self.cache, FixedCache) and not self.cache.has_room(length):  # more than was expected
+            self.cache = self.cache.as_any()
+            self._give_back()
         self.cache.make_room(length)
         block = _Block(self, plans)
         z_BKC = yield from block.solve()
@@ -96,15 +108,20 @@ class BlockSampler:
         self._number += 1
         yield made
 
+    def _give_back(self) -> None:
+        """Go on, or end, without passes that are kept from call to call."""
+        if self.replays is not None:
+            self._kept.give_back()  # type: ignore[union-attr]
+        self.replays = None
+
     def _fill(self, block: int) -> KVCache:
         """The cache with everything that is given."""
         shape = {"batch": len(self.prefixes), "window": self._window, "block": block, "expected": self._expected}
-        if self._kept is None:
-            cache = self.prior.new_cache(**shape)  # type: ignore[arg-type]
-        else:
-            key = (*shape.values(), self.target, len(self.requests), self.times)
-            self.replays = self._kept.of(self.prior, self.modulation, key, device=self.device, **shape)
-            cache = self.replays.cache
+        if self._kept is not None and self._expected is not None:
+            fixed = shape | {"expected": min(self._window, -(-self._expected // ROOM) * ROOM)}
+            key = (*fixed.values(), self.target, len(self.requests), self.times)
+            self.replays = self._kept.lend(self.prior, self.modulation, key, device=self.device, **fixed)
+        cache = self.prior.new_cache(**shape) if self.replays is None else self.replays.cache  # type: ignore[arg-type]
         batch = pack_prefixes(self.prefixes, window=self._window)
         if batch is not None and self._window:
             self.prior(

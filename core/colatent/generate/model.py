@@ -99,15 +99,16 @@ class Model:
         window: int,
         precision: Precision = "float32",
         compiled: bool = False,
+        replay: bool = True,
     ) -> None:
         """`window`: latents of history that the prior was trained to look back at. `precision`, `compiled`: see `load`;
-        "bf16" casts matrices of prior and codecs, in place."""
+        "bf16" casts matrices of prior and codecs, in place. `replay`: whether passes are recorded, where that works."""
         self.prior, self.codecs, self.sample, self.window = prior, dict(codecs), sample, window
         device = next(prior.parameters()).device
         if compiled:
             check_compiler(device, where="compiled")
             fuse(prior, always=True)
-        self._kept = Kept() if replaying(device) else None
+        self._kept = Kept() if replay and replaying(device) else None
         self.computing = Computing(precision, (prior, *self.codecs.values()), device=device)
 
     def generate(self, prompt: Prompt = "", **ask: Unpack[Ask]) -> Item:

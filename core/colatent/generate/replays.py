@@ -13,13 +13,15 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from colatent.errors import UserError
+from colatent.prior.backends.choose import SETTING as ATTENTION
 from colatent.prior.dit import Prior
 from colatent.prior.fixed_cache import FixedCache
 from colatent.prior.modulation import Modulation
@@ -34,7 +36,13 @@ def replaying(device: torch.device) -> bool:
     said = os.environ.get(SETTING) or "auto"
     if said not in ("auto", "on", "off"):
         raise UserError(f"there is no choice {said!r}", where=SETTING, do="set auto, on or off")
+    if os.environ.get(ATTENTION) == "xformers":  # it reads who sees whom on the host, once
+        return False
     return device.type == "cuda" if said == "auto" else said == "on"
+
+
+_RECORDING = Lock()
+"""A process records one pass at a time."""
 
 
 class Replays:
@@ -43,7 +51,8 @@ class Replays:
     def __init__(self, prior: Prior, cache: FixedCache, modulation: Modulation) -> None:
         self.cache, self.modulation = cache, modulation
         self._prior, self._held = prior, {}  # type: ignore[var-annotated]
-        self._pool = torch.cuda.graph_pool_handle() if modulation.embedding_TD.device.type == "cuda" else None
+        self._device = modulation.embedding_TD.device
+        self._pool = torch.cuda.graph_pool_handle() if self._device.type == "cuda" else None
 
     def restart(self, modulation: Modulation) -> None:
         """Begin another call: no history, and modulations as the weights give them now."""
@@ -64,7 +73,8 @@ class Replays:
         held, replay = self._held[key]
         for mine, new in zip(held, given, strict=True):
             mine.copy_(new)
-        return replay()
+        with self._there():
+            return replay()
 
     def _pass(self, held: Sequence[Tensor], names: Sequence[str], *, target: str, **fixed: Any) -> dict[str, Tensor]:
         more = dict(zip(names, held[1:], strict=True))
@@ -76,14 +86,14 @@ class Replays:
         """`work` to be done again and again, with what it gives each time."""
         if self._pool is None:
             return work
-        side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
-        with _casting_anew(), _no_collection():
+        with _RECORDING, self._there(), _casting_anew(), _no_collection():
+            side, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()
             side.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(side):
                 for _ in range(WARM):
                     work()
             torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
                 made = work()
 
         def replay() -> dict[str, Tensor]:
@@ -92,23 +102,47 @@ class Replays:
 
         return replay
 
+    def _there(self) -> AbstractContextManager[Any]:
+        """With the prior's device as the current one, whose streams are recorded."""
+        return nullcontext() if self._pool is None else torch.cuda.device(self._device)
+
 
 class Kept:
-    """The replays of the last shape."""
+    """The replays of the last shape, for one run at a time."""
 
     def __init__(self) -> None:
         self._key: Any = None
         self._replays: Replays | None = None
+        self._lent = Lock()
 
-    def of(self, prior: Prior, modulation: Modulation, key: Any, *, device: torch.device, **shape: Any) -> Replays:
-        """Those of this shape, at the beginning of a call; made where the last ones were of another."""
-        if self._replays is None or key != self._key:
-            self._replays = None  # first: there may not be memory for both
-            made = prior.new_cache(device=device, **shape)
-            assert isinstance(made, FixedCache)
-            self._key, self._replays = key, Replays(prior, made, modulation)
-        self._replays.restart(modulation)
+    def __reduce__(self) -> tuple[type[Kept], tuple[()]]:
+        """Copies of a model begin without."""
+        return Kept, ()
+
+    def lend(
+        self, prior: Prior, modulation: Modulation, key: Any, *, device: torch.device, **shape: int | None
+    ) -> Replays | None:
+        """Those of this shape, without history; made where the last ones were of another. None while another run that
+        is not at its end has them: its cache is in use."""
+        if not self._lent.acquire(blocking=False):
+            return None
+        key = (key, _state(prior, device))
+        try:
+            if self._replays is None or key != self._key:
+                self._replays = None  # first: there may not be memory for both
+                made = prior.new_cache(device=device, **shape)  # type: ignore[arg-type]
+                assert isinstance(made, FixedCache)
+                self._key, self._replays = key, Replays(prior, made, modulation)
+            self._replays.restart(modulation)
+        except BaseException:
+            self._replays = None
+            self._lent.release()
+            raise
         return self._replays
+
+    def give_back(self) -> None:
+        """The run that has them is at its end."""
+        self._lent.release()
 
 
 @contextmanager
@@ -122,6 +156,12 @@ def _no_collection() -> Iterator[None]:
     finally:
         if enabled:
             gc.enable()
+
+
+def _state(prior: Prior, device: torch.device) -> tuple[Any, ...]:
+    """What else a recording hangs on: which prior, where its weights lie, and how it is run."""
+    cast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
+    return id(prior), next(prior.parameters()).data_ptr(), cast, torch.is_inference_mode_enabled()
 
 
 def _casting_anew() -> torch.autocast:

@@ -80,9 +80,31 @@ class FixedCache(KVCache):
         assert length == self.block, "blocks are of one length"
         return self.seen_BQK
 
+    def has_room(self, block: int) -> bool:
+        """Whether a next block of this length is one of those that this cache is for."""
+        return block == self.block and self.end + block <= self.columns
+
     def make_room(self, block: int) -> None:
-        """There is room: it was made for all that may come."""
-        assert self.end + block <= self.columns, "more latents than were expected"
+        """There is room, or the history would have to be moved."""
+        assert self.has_room(block)
+
+    def as_any(self) -> KVCache:
+        """A copy that grows, for blocks of any length."""
+        _, _, heads, head_dim = self._shape
+        copy = KVCache(
+            layers=self.layers,
+            batch=self._shape[0],
+            heads=heads,
+            head_dim=head_dim,
+            window=self.window,
+            block=self.block,
+            expected=self.columns - self.block,
+        )
+        copy.end, copy.length_B = self.end, self.length_B.clone()
+        copy._keys, copy._values = (
+            [None if store is None else store.clone() for store in stores] for stores in (self._keys, self._values)
+        )
+        return copy
 
     def _note(self) -> None:
         """Where the next block goes, and what its rows see."""

@@ -1,6 +1,6 @@
 """From a noise level to the shifts, scales and gates of every layer (adaptive layer norm).
 
-A batch holds a handful of distinct times, so modulation is computed once per entry of a table and looked up per row;
+A batch holds far fewer distinct times than rows, so modulation is computed once per time and looked up per row;
 computing it per row would cost a third of the trunk's matrix work. In generation the table is that of the schedule.
 
 Axes: T distinct times, D width.

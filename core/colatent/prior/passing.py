@@ -86,8 +86,11 @@ class Pass:
 
 
 class LookUp(torch.autograd.Function):
-    """Rows of a table, whose gradient is summed by a matrix product. torch's own sum adds row after row, on CUDA in the
-    table's dtype: thousands of bfloat16 numbers at t = 0, each of which rounds the sum."""
+    """Rows of a table, whose gradient is summed in float32. torch's own sum adds row after row, on CUDA in the table's
+    dtype: thousands of bfloat16 numbers at t = 0, each of which rounds the sum.
+
+    A matrix product does it, as long as that is little beside the layer's own; it grows with rows times times. Of more
+    times, the sum that embeddings have, which sorts the rows."""
 
     @staticmethod
     def forward(ctx: Any, table_TE: Tensor, index_S: Tensor) -> Tensor:
@@ -98,6 +101,8 @@ class LookUp(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_SE: Tensor) -> tuple[Tensor, None]:
         (index_S,) = ctx.saved_tensors
+        if 4 * ctx.times > grad_SE.shape[1]:
+            return torch.ops.aten.embedding_dense_backward(grad_SE, index_S, ctx.times, -1, False), None
         is_time_TS = torch.arange(ctx.times, device=index_S.device)[:, None] == index_S
         return is_time_TS.to(grad_SE.dtype) @ grad_SE, None
 

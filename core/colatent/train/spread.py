@@ -65,10 +65,11 @@ class Spread:
         for number, one in enumerate(some):
             now = self._prepare(one, step, among=len(some)) if again else prepared[number]
             work = partial(self._loss, now, counts, step)
-            found.append(self._engine.gradients(work, last=number == len(some) - 1))
+            loss, parts, units = self._engine.gradients(work, last=number == len(some) - 1)
+            found.append((loss.detach(), parts, units))
         # Read only now: a number that is waited for keeps a GPU waiting for what comes next.
         for loss, parts, units in found:
-            own.update({"loss": float(loss.detach()), "units": units} | {key: float(one) for key, one in parts.items()})
+            own.update({"loss": float(loss), "units": units} | {key: float(one) for key, one in parts.items()})
         whole = self._world.sum(own)
         sound = math.isfinite(own["loss"])
         return Passed(loss=whole.pop("loss"), units=whole.pop("units"), parts=whole, sound=sound)

@@ -1,5 +1,5 @@
 """Attention as plain matrix products: the backward pass of PyTorch's kernel takes three times as long on a CPU under a
-mask. Scores are kept in memory, (B, H, Q, K).
+mask. Scores are kept in memory, (B, H, Q, K); long ones are done in tiles instead.
 
 Axes: B samples, H heads, Q queries, K keys, D head channels, O rows of a query's own run.
 """
@@ -9,11 +9,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from colatent.prior.backends import tiled
 from colatent.prior.backends.records import Operands
 
 
 def attend_part(given: Operands) -> Tensor:
     """Attention of one part, (B, H, Q, D)."""
+    if tiled.takes(given.part):
+        return tiled.attend_part(given)
     own = None if given.own is None or given.part.own is None else (*given.own, given.part.own)
     return masked_attention(given.q_BHQD, given.k_BHKD, given.v_BHKD, given.mask_BQK, own=own)
 

@@ -8,6 +8,7 @@ Axes: N rows, M rows of the store, H heads, D head channels.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from colatent.prior.backends.records import Case
@@ -18,7 +19,9 @@ from colatent.prior.fixed_cache import FixedCache
 def works(case: Case) -> bool:
     """Whether the kernel does this."""
     fits = case.head_dim <= WIDEST_HEAD and case.head_dim % 8 == 0
-    return case.device.type == "cuda" and not case.gradient and case.dtype in DTYPES and fits
+    if case.device.type != "cuda" or case.gradient or case.dtype not in DTYPES or not fits:
+        return False
+    return torch.cuda.get_device_capability(case.device) >= (8, 0)
 
 
 def attend_block(q_NHD: Tensor, k_MHD: Tensor, v_MHD: Tensor, cache: FixedCache) -> Tensor:

@@ -75,6 +75,16 @@ def test_the_choice_by_device_gradient_and_part(make_segment, monkeypatch) -> No
         assert choose(unequal, here) == names[0]
 
 
+def test_long_prefixes_are_done_in_tiles_on_a_cpu() -> None:
+    here, blocks = case(CPU, gradient=False), torch.arange(256) // 2
+    rows, seen_1QK = Rows([0], [256]), (blocks[:, None] >= blocks)[None]
+    for cache, name in (("fill", "matrix"), (None, "matrix"), ("read", "sdpa")):
+        assert choose(Layout((AttentionPart(queries=rows, keys=rows, mask_BQK=seen_1QK, cache=cache),), 256), here) == (
+            name,
+        )
+    assert choose(Layout((AttentionPart(queries=rows, keys=rows),), 256), here) == ("sdpa",)
+
+
 def test_auto_does_without_flex_where_it_cannot_work(make_segment) -> None:
     if torch.cuda.is_available():
         pytest.skip("FlexAttention may work here")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from colatent.errors import UserError
 from colatent.latents.rows import AttentionPart, Layout, Rows
-from colatent.prior.backends import flex, matrix, sdpa, varlen, xformers
+from colatent.prior.backends import flex, matrix, sdpa, tiled, varlen, xformers
 from colatent.prior.backends.records import Case, Operands, Refusal
 
 SETTING = "COLATENT_ATTENTION"
@@ -87,9 +87,10 @@ def _part(part: AttentionPart, case: Case, name: str) -> str:
         return name
     if name == "xformers" and not case.gradient and xformers.takes(part):
         return name
-    masked_training = part.mask_BQK is not None and case.gradient
+    in_tiles = tiled.takes(part) and part.cache != "read"  # a block is too few queries for tiles
+    masked = part.mask_BQK is not None and (case.gradient or in_tiles)
     # Where nothing is computed ("meta"), costs are counted as of a CPU.
-    return "matrix" if case.device.type != "cuda" and (part.own is not None or masked_training) else "sdpa"
+    return "matrix" if case.device.type != "cuda" and (part.own is not None or masked) else "sdpa"
 
 
 def asked(case: Case) -> str:

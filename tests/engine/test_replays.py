@@ -20,7 +20,7 @@ from colatent.errors import UserError
 from colatent.generate.engine import BlockSampler
 from colatent.generate.replays import SETTING, Kept, replaying
 from colatent.generate.requests import Request, Settings
-from colatent.prior.backends import varlen
+from colatent.prior.backends import tiled, varlen
 from colatent.prior.dit import Prior
 
 BLOCKS = 5
@@ -161,6 +161,15 @@ def test_more_may_come_than_was_expected(make_prior, monkeypatch: pytest.MonkeyP
     for _ in range(2):
         found = made(prior, requests, kept, blocks=BLOCKS + 4, window=100)
         torch.testing.assert_close(found, plain, rtol=0, atol=1e-10)
+
+
+@torch.no_grad()
+@pytest.mark.usefixtures("double")
+def test_nothing_is_kept_of_a_mask_that_changes(make_prior, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLATENT_ATTENTION", "matrix")
+    monkeypatch.setattr(tiled, "LEAST", 1)
+    prior, kept, requests = make_prior({"text": CHANNELS}), Kept(), [request("partial"), request("two blocks")]
+    torch.testing.assert_close(made(prior, requests, kept), made(prior, requests, None), rtol=0, atol=1e-10)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 
@@ -152,3 +153,17 @@ def test_cut_weights_are_not_compiled(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(TEXT))
     with pytest.raises(UserError, match=r"stages\.prior: compile is not made for weights that parallel fsdp cuts"):
         load(tmp_path / "config.yaml", [COMPILE, "stages.prior.parallel=fsdp"])
+
+
+@torch.no_grad()
+def test_a_copy_of_compiled_layers_computes_with_its_own_weights() -> None:
+    prior, (batch, _) = make_prior(2), make_batch()
+    fuse(prior, backend="eager", always=True)
+    flow_losses(prior, batch)
+    copy, plain = deepcopy(prior), make_prior(2)
+    for parameter in copy.parameters():
+        parameter.mul_(1.5)
+    plain.load_state_dict(copy.state_dict())
+    found, truth = (list(flow_losses(one, batch).values()) for one in (copy, plain))
+    torch.testing.assert_close(found, truth, rtol=1e-5, atol=0)
+    assert not torch.allclose(torch.stack(found), torch.stack(list(flow_losses(prior, batch).values())))

@@ -161,7 +161,8 @@ def _no_collection() -> Iterator[None]:
 def _state(prior: Prior, device: torch.device) -> tuple[Any, ...]:
     """What else a recording hangs on: which prior, where its weights lie, and how it is run."""
     cast = torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type)
-    return id(prior), next(prior.parameters()).data_ptr(), cast, torch.is_inference_mode_enabled()
+    setting = os.environ.get(ATTENTION)
+    return id(prior), next(prior.parameters()).data_ptr(), cast, setting, torch.is_inference_mode_enabled()
 
 
 def _casting_anew() -> torch.autocast:

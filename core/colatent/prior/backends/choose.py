@@ -87,8 +87,7 @@ def _part(part: AttentionPart, case: Case, name: str) -> str:
         return name
     if name == "xformers" and not case.gradient and xformers.takes(part):
         return name
-    in_tiles = tiled.takes(part) and part.cache != "read"  # a block is too few queries for tiles
-    masked = part.mask_BQK is not None and (case.gradient or in_tiles)
+    masked = part.mask_BQK is not None and (case.gradient or tiled.takes(part))
     # Where nothing is computed ("meta"), costs are counted as of a CPU.
     return "matrix" if case.device.type != "cuda" and (part.own is not None or masked) else "sdpa"
 

@@ -45,20 +45,24 @@ class Tile:
 
 
 def takes(part: AttentionPart) -> bool:
-    """Whether tiles are worth their while."""
-    return part.mask_BQK is not None and part.mask_BQK.shape[2] >= LEAST
+    """Whether tiles are worth their while. A block that reads a cache has too few queries, and its mask may change."""
+    return part.mask_BQK is not None and part.cache != "read" and part.mask_BQK.shape[2] >= LEAST
 
 
 def attend_part(given: Operands) -> Tensor:
     """Attention of one part under a mask, (B, H, Q, D)."""
-    if "tiles" not in given.part.made:
-        given.part.made["tiles"] = list(_tiles(given.part))
+    device = given.q_BHQD.device
+    key = ("tiles", device)
+    if key not in given.part.made:
+        given.part.made[key] = list(_tiles(given.part, device))
     own_k, own_v = given.own or (None, None)
-    with torch.autocast(given.q_BHQD.device.type, enabled=False):  # a softmax need not be kept in float32
-        return _Tiled.apply(given.q_BHQD, given.k_BHKD, given.v_BHKD, own_k, own_v, given.part.made["tiles"])
+    if device.type == "meta":  # there is no autocast, nor a number to round
+        return _Tiled.apply(given.q_BHQD, given.k_BHKD, given.v_BHKD, own_k, own_v, given.part.made[key])
+    with torch.autocast(device.type, enabled=False):  # a softmax need not be kept in float32
+        return _Tiled.apply(given.q_BHQD, given.k_BHKD, given.v_BHKD, own_k, own_v, given.part.made[key])
 
 
-def _tiles(part: AttentionPart) -> Iterator[Tile]:
+def _tiles(part: AttentionPart, device: torch.device) -> Iterator[Tile]:
     assert part.mask_BQK is not None
     _, queries, keys = part.mask_BQK.shape
     run = part.own or 1
@@ -79,7 +83,7 @@ def _tiles(part: AttentionPart) -> Iterator[Tile]:
             keys=slice(start, stop),
             own=part.own is not None,
             open=seen_by_all,
-            hidden_B1QK=~seen_BQK[:, None, :, seen_by_all:],
+            hidden_B1QK=~seen_BQK[:, None, :, seen_by_all:].to(device),
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,8 @@ import torch
 from colatent import load
 from colatent.cli.main import main
 from colatent.errors import UserError
+from colatent.generate.precision import Precision
+from colatent.prior.packed import PackedLinear, packing
 from plugins_for_tests.runs import TEXT, run
 
 PROMPTS = ["ab", "", "a longer one"]
@@ -36,6 +39,27 @@ def test_matrices_are_cast_once_and_nothing_else(folder) -> None:
     ]
     assert others
     assert {tensor.dtype for tensor in others} == {torch.float32}
+
+
+def has_packed(network: Any) -> bool:
+    return any(isinstance(module, PackedLinear) for module in network.modules())
+
+
+@pytest.mark.skipif(not packing(torch.device("cpu")), reason="this CPU or this PyTorch multiplies no packed matrices")
+@pytest.mark.parametrize(("how", "packs"), [("float32", False), ("bf16", True)])
+def test_matrices_are_packed_in_bf16_alone(folder, how: Precision, packs: bool) -> None:
+    model = load(folder, precision=how)
+    networks = (model.prior, *model.codecs.values())
+    linears = [m for network in networks for m in network.modules() if isinstance(m, torch.nn.Linear)]
+    assert {isinstance(linear, PackedLinear) for linear in linears} == {packs}
+
+
+def test_what_a_compiler_has_is_not_packed(folder, monkeypatch) -> None:
+    """It knows no packed matrices, and packs by itself where that pays."""
+    monkeypatch.setattr("colatent.generate.model.check_compiler", lambda device, *, where: None)
+    model = load(folder, precision="bf16", compiled=True)
+    assert not has_packed(model.prior)
+    assert has_packed(model.codecs["text"]) == packing(torch.device("cpu"))
 
 
 def test_latents_stay_near_those_of_float32_and_are_float32(folder) -> None:

@@ -134,7 +134,8 @@ def generate(
     how = Bench(device=run.device, precision=precision, warmup=warmup, repeats=repeats)
     model = _model(run, window=prompt + new, precision=how.precision, compiled=compiled)
     measured = bench_generation(model, questions, how)
-    _tell(run, {**asked, "dtype": how.precision, "compile": compiled}, measured, as_json=as_json)
+    said = {**asked, "dtype": how.precision, "compile": compiled, "packed": _packed(model)}
+    _tell(run, said, measured, as_json=as_json)
 
 
 def _load(config: str, overrides: tuple[str, ...], *, device: str) -> RunConfig:
@@ -162,6 +163,13 @@ def _model(run: Run, *, window: int, precision: Precision, compiled: bool) -> Mo
         codec.requires_grad_(False)  # type: ignore[attr-defined]
     sample = run.config.sample
     return Model(prior=prior, codecs=run.codecs, sample=sample, window=window, precision=precision, compiled=compiled)
+
+
+def _packed(model: Model) -> bool:
+    """Whether the prior multiplies packed matrices."""
+    from colatent.prior.packed import PackedLinear
+
+    return any(isinstance(module, PackedLinear) for module in model.prior.modules())
 
 
 def _tell(run: Run, asked: Mapping[str, Any], measured: Measured, *, as_json: bool) -> None:

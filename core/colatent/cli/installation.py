@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 STACK = (
     "torch",
     "torchvision",
@@ -84,7 +87,25 @@ def replayed() -> dict[str, str]:
     return found
 
 
+def packed() -> dict[str, str]:
+    """By kind of device, whether generation in bf16 keeps its matrices packed. Imports torch."""
+    import torch
+
+    from colatent.prior.packed import packing
+
+    return {kind: "in generation in bf16" if packing(torch.device(kind)) else "none" for kind in _kinds()}
+
+
 def _kinds() -> list[str]:
     import torch
 
     return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+HARDWARE: dict[str, Callable[[], dict[str, Any]]] = {
+    "attention": attention,
+    "compile": compiling,
+    "graphs": replayed,
+    "packed": packed,
+}
+"""What depends on the machine, by kind of device; asking imports torch."""

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import click
 
-from colatent.cli.installation import STACK, attention, compiling, devices, replayed, version_of
+from colatent.cli.installation import HARDWARE, STACK, devices, version_of
 from colatent.cli.new import new
 from colatent.cli.show import print_facts, print_json, print_table
 from colatent.errors import UserError
@@ -168,20 +168,18 @@ def doctor(with_torch: bool, as_json: bool) -> None:
     }
     if with_torch:
         facts["devices"] = devices()
-        facts["attention"] = attention()
-        facts["compile"] = compiling()
-        facts["graphs"] = replayed()
+        facts |= {name: ask() for name, ask in HARDWARE.items()}
     if as_json:
         print_json(facts)
         return
     versions = facts.pop("versions")
     facts.pop("plugins")
-    kernels, compiled, graphs = (facts.pop(name, {}) for name in ("attention", "compile", "graphs"))
+    by_kind = {name: facts.pop(name, {}) for name in HARDWARE}
     print_facts(facts)
     print_facts(versions)
-    for kind, said in kernels.items():
+    for kind, said in by_kind.pop("attention").items():
         click.echo(f"attention on {kind}")
-        print_facts({**said, "compile": compiled[kind], "graphs": graphs[kind]}, indent="  ")
+        print_facts({**said, **{name: found[kind] for name, found in by_kind.items()}}, indent="  ")
     click.echo()
     _print_list(found)
 

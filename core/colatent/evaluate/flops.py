@@ -23,6 +23,7 @@ from colatent.config.prior import PriorConfig
 from colatent.latents.sequence import LatentSequence, blocks_of
 from colatent.prior.backends.choose import counted
 from colatent.prior.modulation import FEATURES
+from colatent.prior.packed import counted_too
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,10 @@ def _block_work(target: str, rows: int, branches: Sequence[int], *, asked: bool)
 def count_flops(work: Callable[[], Any]) -> int:
     """Of the matrix products that happen in `work()`."""
     # torch does not count its fused attention on a CPU, so attention is done as the products that it is.
-    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH), counted():
+    with (
+        FlopCounterMode(display=False, custom_mapping=counted_too()) as counter,
+        sdpa_kernel(SDPBackend.MATH),
+        counted(),
+    ):
         work()
     return int(counter.get_total_flops())

@@ -109,7 +109,8 @@ class Model:
             check_compiler(device, where="compiled")
             fuse(prior, always=True)
         self._kept = Kept() if replay and replaying(device) else None
-        self.computing = Computing(precision, (prior, *self.codecs.values()), device=device)
+        networks: tuple[Any, ...] = (prior, *self.codecs.values())
+        self.computing = Computing(precision, networks, device=device, compiled=(prior,) if compiled else ())
 
     def generate(self, prompt: Prompt = "", **ask: Unpack[Ask]) -> Item:
         """One item: what continues a string or token ids (the continuation only), or an item of stream `target` given

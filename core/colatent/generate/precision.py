@@ -7,14 +7,15 @@ they would gain no speed and shift every item.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
 
 from colatent.errors import UserError
+from colatent.prior.packed import pack, packing
 
 Precision = Literal["float32", "bf16"]
 PRECISIONS = ("float32", "bf16")
@@ -26,8 +27,16 @@ Event = TypeVar("Event")
 class Computing:
     """How the networks of one model are run."""
 
-    def __init__(self, precision: Precision, networks: Iterable[Any], *, device: torch.device) -> None:
-        """Casts the networks' matrices, in place; in float32 they stay as they are."""
+    def __init__(
+        self,
+        precision: Precision,
+        networks: Iterable[nn.Module],
+        *,
+        device: torch.device,
+        compiled: Collection[nn.Module] = (),
+    ) -> None:
+        """Casts the networks' matrices, in place, and packs those of linear layers where the device multiplies so; in
+        float32 they stay as they are. `compiled`: of the networks those that a compiler has, which are not packed."""
         if precision not in PRECISIONS:
             raise UserError(f"precision is {precision!r}", where="load", do=f"use one of {', '.join(PRECISIONS)}")
         self._lower, self._device = precision == "bf16", device
@@ -35,6 +44,8 @@ class Computing:
             for module in network.modules():
                 if isinstance(module, MATRICES):
                     module.to(torch.bfloat16)
+            if packing(device) and network not in compiled:
+                pack(network)
 
     @contextmanager
     def __call__(self) -> Iterator[None]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 class KVCache:
@@ -91,12 +90,28 @@ class KVCache:
             return
         more = self.window + self.block - columns
         for stores in (self._keys, self._values):
-            stores[:] = [None if one is None else F.pad(one, (0, 0, 0, 0, 0, more)) for one in stores]
+            stores[:] = [None if one is None else _longer(one, more) for one in stores]
         self._shape = (self._shape[0], columns + more, *self._shape[2:])
 
     def _store(self, layer: int, like: Tensor) -> tuple[Tensor, Tensor]:
         keys, values = self._keys[layer], self._values[layer]
         if keys is None or values is None:  # allocated at first use: dtype and device are those of the pass
-            keys, values = like.new_zeros(self._shape), like.new_zeros(self._shape)
-            self._keys[layer], self._values[layer] = keys, values
+            keys, values = self._keys[layer], self._values[layer] = _zeros(self._shape, like), _zeros(self._shape, like)
         return keys, values
+
+
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """An empty store, (B, S, H, D). On a CPU, whose kernels go through one head after the other, columns of a head lie
+    side by side: in long histories that is half as fast again."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    batch, columns, *head = shape
+    return like.new_zeros(batch, head[0], columns, head[1]).transpose(1, 2)
+
+
+def _longer(store: Tensor, more: int) -> Tensor:
+    """A copy of a store with so many columns more."""
+    batch, columns, *head = store.shape
+    longer = _zeros((batch, columns + more, *head), store)
+    longer[:, :columns] = store
+    return longer

@@ -17,6 +17,14 @@ from colatent.prior.passing import SHARED, Pass, join, take
 from colatent.prior.rotary import rotate_interleaved
 
 
+class GeluLinear(nn.Linear):
+    """A linear layer and the tanh form of GELU."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) -> (..., outputs)."""
+        return F.gelu(super().forward(x), approximate="tanh")
+
+
 class Branch(nn.Module):
     """All parameters that one layer applies to one kind of row."""
 
@@ -29,7 +37,7 @@ class Branch(nn.Module):
         self.norm_q = nn.LayerNorm(head_dim, eps=config.norm_eps)
         self.norm_k = nn.LayerNorm(head_dim, eps=config.norm_eps)
         self.attention_out = nn.Linear(width, width, bias=config.qk_bias)
-        self.mlp_in = nn.Linear(width, config.mlp_ratio * width)
+        self.mlp_in = GeluLinear(width, config.mlp_ratio * width)
         self.mlp_out = nn.Linear(config.mlp_ratio * width, width)
         # Each layer starts as the identity: its gates are zero.
         nn.init.zeros_(self.modulation.weight)
@@ -55,7 +63,7 @@ class Branch(nn.Module):
         gate_attention, shift_ND, scale_ND, gate_mlp = modulation_ND
         x_ND = torch.addcmul(x_ND, gate_attention, self.attention_out(o_ND))
         h_ND = modulate(x_ND, shift_ND, scale_ND, self.eps)
-        return torch.addcmul(x_ND, gate_mlp, self.mlp_out(F.gelu(self.mlp_in(h_ND), approximate="tanh")))
+        return torch.addcmul(x_ND, gate_mlp, self.mlp_out(self.mlp_in(h_ND)))
 
 
 def modulate(x_ND: Tensor, shift_ND: Tensor, scale_ND: Tensor, eps: float) -> Tensor:

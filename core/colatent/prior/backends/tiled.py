@@ -22,7 +22,7 @@ from colatent.prior.backends.records import Operands
 
 TILE = (64, 128)
 """Queries of a tile: an eighth of the keys, within this; whole runs, where queries have runs of their own."""
-LEAST = 256
+LEAST = 192
 """Keys from which on tiles are used: what they leave out of fewer is soon computed."""
 
 

@@ -7,9 +7,11 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from itertools import islice
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from colatent.errors import UserError
 from colatent.generate.engine import BlockSampler
-from colatent.generate.replays import SETTING, Kept, replaying
+from colatent.generate.replays import SETTING, Kept, Replays, replaying
 from colatent.generate.requests import Request, Settings
 from colatent.prior.backends import tiled, varlen
 from colatent.prior.dit import Prior
@@ -200,6 +202,32 @@ def test_the_last_shape_is_let_go_before_the_next_is_made(make_prior) -> None:
         assert before() is None
     finally:
         gc.enable()
+
+
+@torch.no_grad()
+def test_what_a_card_refuses_to_record_is_told_in_a_line(make_prior, monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def recording(*args: object, **how: object) -> Iterator[None]:
+        try:
+            yield
+            raise RuntimeError("operation not permitted when stream is capturing\nand much more")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    for name in ("Stream", "CUDAGraph", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, MagicMock())
+    monkeypatch.setattr(torch.cuda, "stream", lambda side: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", recording)
+    monkeypatch.setattr(Replays, "_there", lambda self: nullcontext())
+    prior, kept = make_prior({"text": CHANNELS}), Kept()
+    one = sampler_of(prior, [request("partial")], kept)
+    one.cache = one._fill(BLOCK)
+    assert one.replays is not None
+    one.replays._pool = (0, 0)
+    with pytest.raises(UserError, match=r"not permitted when stream is capturing\); set COLATENT_GRAPHS=off") as caught:
+        next(one.events())
+    assert "\n" not in str(caught.value)
+    assert kept._lent.acquire(blocking=False)  # whoever comes next may have them
 
 
 def test_copies_begin_without(make_prior) -> None:

@@ -141,7 +141,8 @@ def step_in_passes(stage: JointStage, passes: int) -> tuple[Passed, dict[str, to
         parameter.grad = None
     Kept.now = Kept.most = 0
     with saved_tensors_hooks(Kept, lambda kept: kept.tensor):
-        passed = spread.gradients(stage.run.sources.mixture(seed=0).take(8), 0)
+        ready = spread.prepare(stage.run.sources.mixture(seed=0).take(8), 0)
+        passed = spread.gradients(ready, 0, meanwhile=lambda: None)
     return passed, {name: parameter.grad for name, parameter in named if parameter.grad is not None}, Kept.most
 
 

@@ -93,8 +93,12 @@ class Replays:
                 for _ in range(WARM):
                     work()
             torch.cuda.current_stream().wait_stream(side)
-            with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
-                made = work()
+            try:
+                with torch.cuda.graph(graph, pool=self._pool, stream=side, capture_error_mode="thread_local"):
+                    made = work()
+            except RuntimeError as error:  # one about the recording hides what broke it off
+                what = f"a pass cannot be recorded as a CUDA graph ({_first_line(error.__context__ or error)})"
+                raise UserError(what, where="generate", do=f"set {SETTING}=off, which takes longer") from error
 
         def replay() -> dict[str, Tensor]:
             graph.replay()
@@ -143,6 +147,10 @@ class Kept:
     def give_back(self) -> None:
         """The run that has them is at its end."""
         self._lent.release()
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).partition("\n")[0]
 
 
 @contextmanager

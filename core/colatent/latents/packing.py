@@ -57,16 +57,22 @@ class PackedBatch:
         if self.t_T.device == device:
             return self
         streams = {
-            name: replace(rows, **{k: v.to(device) for k, v in vars(rows).items() if v is not None})
+            name: replace(rows, **{k: _moved(v, device) for k, v in vars(rows).items() if v is not None})
             for name, rows in self.streams.items()
         }
         return PackedBatch(
             streams=streams,
             layout=self.layout,
-            positions_N3=self.positions_N3.to(device),
-            t_T=self.t_T.to(device),
-            t_index_N=self.t_index_N.to(device),
+            positions_N3=_moved(self.positions_N3, device),
+            t_T=_moved(self.t_T, device),
+            t_index_N=_moved(self.t_index_N, device),
         )
+
+
+def _moved(x: Tensor, device: torch.device) -> Tensor:
+    """A copy on `device`. For a GPU that is at other work it is put in line; nobody waits."""
+    queued = device.type == "cuda" and x.device.type == "cpu"
+    return x.pin_memory().to(device, non_blocking=True) if queued else x.to(device)
 
 
 @dataclass(frozen=True, eq=False)

@@ -80,6 +80,10 @@ class CodecStage:
         """No: they are run where the loss is."""
         return False
 
+    def early(self) -> bool:
+        """No: only the codec tells how many units its items have."""
+        return False
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> Loss:
         """Weighted loss, its parts by name, and the number of data units."""
         # A batch may hold no item of a stream that is trained: then there is nothing to learn from it, and no error.

@@ -75,21 +75,26 @@ class JointStage:
             randomness=lambda name: torch_generator(config.seed, self.name, name, step, drawn[0].key, "encode"),
         )
         sequences = join_sequences(encoded, flow=config.flow, detached=self.joint.regime == "detached")
-        self.window = max(self.window, *(longest_history(sequence) for sequence in sequences))
+        longest = max(longest_history(sequence) for sequence in sequences)
         batch = pack(sequences).to(self.run.device)
         counts = {f"{name}/flow": count for name, count in flow_counts(batch).items()}
         for name, some in encoded.items():
             counts |= unit_counts(name, some.records)
         counts |= row_counts(batch) if self.prior.in_layers else {}
-        return Prepared(batch=(batch, encoded, generated_units(sequences)), counts=counts)
+        return Prepared(batch=(batch, encoded, generated_units(sequences), longest), counts=counts)
 
     def encodes(self, step: int) -> bool:
         """In the codec's turn."""
         return "codec" in self.parts and self.parts["codec"].trains(step)
 
+    def early(self) -> bool:
+        """Where no codec trains."""
+        return not self.trained
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> Loss:
         """Weighted loss of the parts that move, its terms by name, and the number of data units to generate."""
-        (batch, encoded, units), weights = prepared.batch, self.run.config.flow.weights
+        (batch, encoded, units, longest), weights = prepared.batch, self.run.config.flow.weights
+        self.window = max(self.window, longest)
         rows = {name.removesuffix("/flow"): count for name, count in counts.items() if name.endswith("/flow")}
         if self.prior.in_layers:
             batch = with_rows(batch, self.prior, counts, gradient=self.encodes(step))

@@ -23,6 +23,7 @@ from colatent.checkpoint.metrics import SKIPPED
 from colatent.checkpoint.run import RunFolder
 from colatent.config.stages import StageConfig
 from colatent.data.mixture import Draws
+from colatent.train.ahead import Ahead
 from colatent.train.averages import Averages
 from colatent.train.board import Board
 from colatent.train.engine import build_engine, clip, cut
@@ -65,6 +66,7 @@ class Trainer:
         trained = {name: part for name, part in stage.parts.items() if any(one.requires_grad for one in weights(part))}
         self.engine = build_engine(trained, parallel=config.parallel, world=world, device=device)
         self.spread = Spread(stage, config, engine=self.engine, world=world, device=device)
+        self.ahead = Ahead(mixture, config.batch, self.spread.prepare)
         self.parts = {name: stage.parts[name] for name in trained}  # asked again: their weights may be shards now
         self.parameters = {
             name: [one for one in weights(part) if one.requires_grad] for name, part in self.parts.items()
@@ -115,7 +117,7 @@ class Trainer:
 
     def train_step(self) -> dict[str, float]:
         """Draw a batch, compute its gradient, clip it, move the weights or skip that; what there is to say of it."""
-        start, drawn = time.perf_counter(), self.mixture.take(self.config.batch)
+        start, ready = time.perf_counter(), self.ahead.take(self.step)
         rate = learning_rate(self.config, self.step)
         for group in (group for optimiser in self.optimisers.values() for group in optimiser.param_groups):
             group["lr"] = rate * group["rate"]
@@ -123,10 +125,10 @@ class Trainer:
         for optimiser in self.optimisers.values():
             optimiser.zero_grad(set_to_none=True)
         self.skips.keep()
-        passed = self.spread.gradients(drawn, self.step)
+        passed = self.spread.gradients(ready, self.step, meanwhile=self._look_ahead)
         parameters = [parameter for some in self.parameters.values() for parameter in some]
         norm = clip(parameters, self.config.clip)
-        skipped = self.skips.take(passed, norm, drawn, step=self.step + 1)
+        skipped = self.skips.take(passed, norm, ready.drawn, step=self.step + 1)
         if not skipped:
             self._move(moving)
         self.step += 1
@@ -142,6 +144,11 @@ class Trainer:
             self._log(self.step, record)
             self.board.scalars(self.step, record, under="train/")
         return record
+
+    def _look_ahead(self) -> None:
+        """Have the next step's samples ready, if there is one and they can be."""
+        if self.step + 1 < self.config.steps and self.stage.early():
+            self.ahead.look(self.step + 1)
 
     def _set_moving(self) -> set[str]:
         """Let the parts that train at this step train, and no others; gives their names."""
@@ -193,7 +200,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        state: dict[str, Any] = {"step": self.step, "data": self.mixture.state(), SKIPPED: self.skips.count}
+        state: dict[str, Any] = {"step": self.step, "data": self.ahead.state(), SKIPPED: self.skips.count}
         state["ema_updates"] = {name: average.updates for name, average in self.averages.items()}
         with self.averages.in_place(name for name, part in self.parts.items() if part.settles) as raw:
             contents = self.stage.contents()
@@ -225,7 +232,7 @@ class Trainer:
         for name, average in self.averages.items():
             average.load(cut(checkpoint.rows(f"{name}.ema"), average.shadow), state["ema_updates"][name])
         self.stage.go_on(checkpoint)
-        self.mixture.load_state(state["data"])
+        self.ahead.load_state(state["data"])
         self.step = state["step"]
         self.skips.count = state.get(SKIPPED, 0)  # checkpoints of before there were any have none
         self._forget(after_step=self.step)

@@ -67,20 +67,25 @@ class PriorStage:
             seed=config.seed,
             cache=self.run.cache,
         )
-        self.window = max(self.window, *(longest_history(sequence) for sequence in sequences))
         batch = pack(sequences).to(self.run.device)
         counts = flow_counts(batch)
         if self.module.in_layers:
             counts |= row_counts(batch)
-        return Prepared(batch=(batch, generated_units(sequences)), counts=counts)
+        longest = max(longest_history(sequence) for sequence in sequences)
+        return Prepared(batch=(batch, generated_units(sequences), longest), counts=counts)
 
     def encodes(self, step: int) -> bool:
         """No: they are frozen."""
         return False
 
+    def early(self) -> bool:
+        """Yes: codecs are frozen."""
+        return True
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> Loss:
         """Weighted flow loss, its parts by stream, and the data units that are generated."""
-        batch, units = prepared.batch
+        batch, units, longest = prepared.batch
+        self.window = max(self.window, longest)
         if self.module.in_layers:
             batch = with_rows(batch, self.module, counts)
         losses = flow_losses(self.module, batch, counts)

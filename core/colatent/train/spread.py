@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -44,6 +44,20 @@ class Passed:
     sound: bool
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ready:
+    """The samples of one step.
+
+    drawn     this process's share of it
+    passes    the same, pass by pass
+    prepared  what the stage made of each
+    """
+
+    drawn: Sequence[Drawn]
+    passes: Sequence[Sequence[Drawn]]
+    prepared: Sequence[Prepared]
+
+
 class Spread:
     """A stage's steps, computed in passes by one process or several."""
 
@@ -52,27 +66,36 @@ class Spread:
     ) -> None:
         self._stage, self._config, self._engine, self._world, self._device = stage, config, engine, world, device
 
-    def gradients(self, drawn: Sequence[Drawn], step: int) -> Passed:
-        """Give the weights the gradient of a step's loss, in `accumulate` passes over these samples, which are this
-        process's share of it."""
-        some = self._passes(drawn)
+    def prepare(self, drawn: Sequence[Drawn], step: int) -> Ready:
+        """Make the samples of a step ready, which are this process's share of it."""
+        passes = self._passes(drawn)
         # Counts are needed before the first loss. What is encoded for them keeps no graph where there are more passes
         # than one: their graphs would all be held until each has had its turn.
-        again = len(some) > 1 and self._stage.encodes(step)
-        with torch.set_grad_enabled(not again):
-            prepared = [self._prepare(one, step, among=len(some)) for one in some]
-        counts, own, found = self._count(prepared), Counter[str](), list[Loss]()
+        with torch.set_grad_enabled(not self._again(passes, step)):
+            prepared = [self._prepare(one, step, among=len(passes)) for one in passes]
+        return Ready(drawn=drawn, passes=passes, prepared=prepared)
+
+    def gradients(self, ready: Ready, step: int, *, meanwhile: Callable[[], None]) -> Passed:
+        """Give the weights the gradient of a step's loss, in `accumulate` passes over its samples. `meanwhile` is done
+        while a GPU may still be at it."""
+        some, again = ready.passes, self._again(ready.passes, step)
+        counts, own, found = self._count(ready.prepared), Counter[str](), list[Loss]()
         for number, one in enumerate(some):
-            now = self._prepare(one, step, among=len(some)) if again else prepared[number]
+            now = self._prepare(one, step, among=len(some)) if again else ready.prepared[number]
             work = partial(self._loss, now, counts, step)
             loss, parts, units = self._engine.gradients(work, last=number == len(some) - 1)
             found.append((loss.detach(), parts, units))
+        meanwhile()
         # Read only now: a number that is waited for keeps a GPU waiting for what comes next.
         for loss, parts, units in found:
             own.update({"loss": float(loss), "units": units} | {key: float(one) for key, one in parts.items()})
         whole = self._world.sum(own)
         sound = math.isfinite(own["loss"])
         return Passed(loss=whole.pop("loss"), units=whole.pop("units"), parts=whole, sound=sound)
+
+    def _again(self, passes: Sequence[Any], step: int) -> bool:
+        """Whether each pass is prepared again when its turn comes, to have a graph."""
+        return len(passes) > 1 and self._stage.encodes(step)
 
     def _passes(self, drawn: Sequence[Drawn]) -> list[Sequence[Drawn]]:
         """The samples of each pass. Those of a budget come by length, and are dealt out so that passes are alike."""

@@ -91,6 +91,10 @@ class Stage(Protocol):
         """Whether what `prepare` gives at this step has a gradient to encoders."""
         ...
 
+    def early(self) -> bool:
+        """Whether `prepare` asks no weights that train: then a step may be prepared before the last has moved them."""
+        ...
+
     def loss(self, prepared: Prepared, counts: Mapping[str, Tensor], step: int) -> Loss:
         """This pass's share in the loss of a step, in its parts by name, and in its number of data units. `counts` are
         those of the whole step."""

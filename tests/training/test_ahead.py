@@ -65,7 +65,14 @@ def test_codecs_that_train_are_asked_when_their_step_comes(tmp_path: Path, noted
 
 
 @pytest.mark.parametrize(
-    "how", [{}, {"data__workers": 1}, {"stages__prior__accumulate": 2}, {"stages__prior__budget": 48, "stages__prior__batch": 16}], ids=str
+    "how",
+    [
+        {},
+        {"data__workers": 1},
+        {"stages__prior__accumulate": 2},
+        {"stages__prior__budget": 48, "stages__prior__batch": 16},
+    ],
+    ids=str,
 )
 def test_a_run_is_the_same_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: dict[str, int]) -> None:
     tree = changed(TEXT, stages__prior__save_every=4, **how)

@@ -81,6 +81,11 @@ def bytes_read(tokens: int) -> int:
     return 2 * sum(weights) * (1 + blocks * STEPS + blocks - 1)
 
 
+def earlier(path: Path) -> dict[str, Any]:
+    """The points that a file has already, which those of a part are put beside."""
+    return dict(json.loads(path.read_text())["points"]) if path.exists() else {}
+
+
 def main() -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="Measure the published shape on a GPU.")
@@ -95,7 +100,7 @@ def main() -> None:
         "date": date.today().isoformat(),
         "bandwidth": bandwidth(),
         "held": hold(),
-        "points": {},
+        "points": earlier(asked.out) if asked.only else {},
     }
     torch.cuda.empty_cache()
     print(f"{found['card']}, torch {found['torch']}, {found['bandwidth'] / 1e12:.2f} TB/s; {found['held']}", flush=True)

@@ -19,7 +19,7 @@ from colatent.config import RunConfig, load
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
-    {"errors"},
+    {"errors", "jsons"},
     {"config", "plugins"},
     {"latents"},
     {"data", "checkpoint", "prior", "flow"},

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from colatent.checkpoint.manifest import DAMAGED, MANIFEST, Manifest, check_file, parse_manifest
 from colatent.checkpoint.rows import Rows, file_name, files_by_group
-from colatent.checkpoint.storage import parse_json
 from colatent.checkpoint.tensors import read_safetensors
 from colatent.errors import UserError
+from colatent.jsons import parse_json
 
 OnSkip = Callable[[Path, str], None]
 

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from colatent.checkpoint.storage import FileRecord, hash_file, parse_json
+from colatent.checkpoint.storage import FileRecord, hash_file
 from colatent.errors import UserError
+from colatent.jsons import parse_json
 
 FORMAT = 1
 """Version of the layout of a checkpoint folder; a reader refuses every other."""

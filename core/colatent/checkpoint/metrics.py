@@ -18,8 +18,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from colatent.checkpoint.storage import atomic_write_text, parse_json
+from colatent.checkpoint.storage import atomic_write_text
 from colatent.errors import UserError
+from colatent.jsons import parse_json
 
 SPELLED = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 """Numbers that JSON does not have, by the strings that stand for them."""

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from colatent.checkpoint.metrics import MetricsFile
-from colatent.checkpoint.storage import TEMPORARY, atomic_write_text, parse_json
+from colatent.checkpoint.storage import TEMPORARY, atomic_write_text
 from colatent.errors import UserError
+from colatent.jsons import parse_json
 
 STATE = "run.json"
 CONFIG = "config.yaml"

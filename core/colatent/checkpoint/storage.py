@@ -8,15 +8,13 @@ itself, so that permissions follow the umask and a full disk is an `OSError` wit
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from colatent.errors import UserError
 
@@ -42,14 +40,6 @@ def write_chunks(path: Path, chunks: Iterable[bytes | memoryview]) -> FileRecord
         file.flush()
         os.fsync(file.fileno())
     return FileRecord(size=size, sha256=digest.hexdigest())
-
-
-def parse_json(data: bytes | str, *, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
-    """What JSON says; `ValueError` where it is none, or is nested deeper than anything of ours ever is."""
-    try:
-        return json.loads(data, object_hook=object_hook)
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
 
 
 def hash_file(path: Path) -> str:

@@ -13,6 +13,7 @@ import click
 
 from colatent.cli.heldout import data_config, load_with_data
 from colatent.cli.places import Place
+from colatent.jsons import json_text
 
 if TYPE_CHECKING:
     from colatent.config.schema import RunConfig
@@ -89,15 +90,13 @@ def _document(found: Diagnosis, noted: list[Finding], *, model: str, n: int) -> 
 
 def _write(folder: Path, found: Diagnosis, document: dict[str, Any]) -> list[Path]:
     """Figures first, the document last; everything is drawn before the first file is replaced."""
-    import json
-
     from colatent.checkpoint.storage import atomic_write_bytes, atomic_write_text
     from colatent.evaluate.figures import draw_figures
 
     drawn = draw_figures(found)
     for name, data in drawn.items():
         atomic_write_bytes(folder / name, data)
-    atomic_write_text(folder / DOCUMENT, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    atomic_write_text(folder / DOCUMENT, json_text(document, indent=1) + "\n")
     return [folder / DOCUMENT, *(folder / name for name in drawn)]
 
 

@@ -6,7 +6,6 @@ which options there are is the codec's to say, and it is asked with the model at
 
 from __future__ import annotations
 
-import json
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +16,7 @@ import click
 from colatent.cli.asking import questions
 from colatent.cli.places import Place
 from colatent.cli.samples import check_place, gathered, prints, readable, records_of
+from colatent.jsons import json_text, parse_json
 
 SPELT_OUT = ("temperature", "top_k", "top_p", "repetition_penalty", "stop")
 """Options of codecs that have a flag of their own."""
@@ -113,7 +113,7 @@ def generate(
         results = loaded.generate_many(said, n=n, batch=batch, progress=None if as_json else _progress, **options)
         records = records_of(asked, results, codec=codec, stream=stream, seed=options["seed"], aside=aside)
     if as_json:
-        click.echo(json.dumps({"model": model, "samples": records}, ensure_ascii=False))
+        click.echo(json_text({"model": model, "samples": records}))
     else:
         files = None if out is None or prints(codec) else Path(out)
         click.echo(readable(asked, records, stream=stream, out=files))
@@ -127,7 +127,7 @@ def _codec_options(flags: dict[str, Any], extra: tuple[str, ...]) -> dict[str, A
         if not name or not equals:
             raise click.BadParameter(f"{one!r} is not NAME=VALUE", param_hint="--option")
         try:
-            options[name] = json.loads(value)
+            options[name] = parse_json(value)
         except ValueError:
             options[name] = value
     said = {name: value for name, value in flags.items() if value not in (None, ())}

@@ -6,7 +6,6 @@ folder together, so that it holds all samples of a call or none.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from colatent.errors import UserError
+from colatent.jsons import json_text
 
 if TYPE_CHECKING:
     from colatent.cli.asking import Question
@@ -89,7 +89,7 @@ def records_of(
             shown = str(result.item) if prints(codec) else _write(codec, result.item, aside, name)
             records.append({**question.facts, "sample": sample, "seed": seed, stream: shown, **result.details})
     if aside is not None:
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        lines = "".join(json_text(record) + "\n" for record in records)
         with _filling(aside):
             (aside / RECORDS).write_text(lines, encoding="utf-8")
     return records

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from colatent.jsons import json_text
+
 
 def print_facts(facts: dict[str, Any], *, indent: str = "") -> None:
     """Lines of key and value, keys padded to one width; empty values are left out."""
@@ -26,6 +28,4 @@ def print_table(rows: Sequence[tuple[str, ...]]) -> None:
 
 def print_json(value: Any) -> None:
     """One JSON document."""
-    import json
-
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    click.echo(json_text(value, indent=2))

@@ -6,13 +6,14 @@ on a terminal the estimates on the way to it are drawn over one another, elsewhe
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from colatent.jsons import json_text
 
 if TYPE_CHECKING:
     from colatent.cli.asking import Question
@@ -34,7 +35,7 @@ def follow(
         if as_json:
             facts = {**question.facts, "sample": sample, "seed": ask["seed"]}
             for line in _json_lines(events, name=ask["target"], facts=facts):
-                click.echo(json.dumps(line, ensure_ascii=False))
+                click.echo(json_text(line))
             continue
         if number:
             click.echo("---")

@@ -19,6 +19,7 @@ from colatent.checkpoint.storage import FileRecord, atomic_write_text
 from colatent.config.checks import check_unchanged, validate
 from colatent.config.settings import Settings
 from colatent.errors import UserError
+from colatent.jsons import parse_json
 
 FORMAT = 1
 """Version of the layout of a cache; a reader refuses every other."""
@@ -186,7 +187,7 @@ def _write(path: Path, values: Mapping[str, Any]) -> None:
 def _read(path: Path) -> dict[str, Any]:
     """The values in a file that seals itself. The format is looked at first: another may seal itself in another way."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         what = f"is no latent cache: it has no {path.name}"
         raise UserError(what, where=str(path.parent), do="name a folder that colatent encode wrote") from error

@@ -15,6 +15,7 @@ from pydantic import Field, NonNegativeInt, StringConstraints, ValidationError, 
 
 from colatent.config.settings import Settings
 from colatent.errors import UserError
+from colatent.jsons import parse_json
 
 FORMAT = 1
 """Version of the index; a reader refuses every other."""
@@ -116,8 +117,8 @@ def _shard(record: Mapping[str, Any]) -> Shard:
 
 def _load(data: bytes, *, where: str) -> dict[str, Any]:
     try:
-        payload = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        payload = parse_json(data)
+    except ValueError as error:
         raise UserError("is not JSON", where=where, do=DAMAGED) from error
     if not isinstance(payload, dict) or "format" not in payload:
         raise UserError("is not an index of shards", where=where, do="name a folder that colatent data pack wrote")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from colatent.data.scan import LONGEST, NAMED, check_suffix
 from colatent.errors import UserError
+from colatent.jsons import parse_json
 
 Files = Mapping[str, bytes]
 Cut = Literal["lines", "paragraphs"]
@@ -117,8 +118,8 @@ def _json_lines(path: Path) -> Iterator[tuple[str, Files]]:
 
 def _object(line: str, where: str) -> dict[str, Any]:
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(line)
+    except ValueError as error:
         raise UserError("is not JSON", where=where, do="write one object a line") from error
     if not isinstance(found, dict):
         raise UserError("is no JSON object", where=where, do='write {"field": value, ...}')

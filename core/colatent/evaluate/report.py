@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from colatent.checkpoint.folder import Checkpoint
 from colatent.checkpoint.manifest import MANIFEST
 from colatent.checkpoint.run import RunFolder
-from colatent.checkpoint.storage import atomic_write_text, hash_file, parse_json, result_folder
+from colatent.checkpoint.storage import atomic_write_text, hash_file, result_folder
 from colatent.errors import UserError
 from colatent.evaluate.curves import curves
 from colatent.evaluate.html import page
 from colatent.evaluate.page import MISSED, REACHED, Picture, Section, Table, Verbatim
 from colatent.evaluate.run_settings import ABSENT
 from colatent.evaluate.tasks import Progress, Task, Verdict
+from colatent.jsons import json_text, parse_json
 
 if TYPE_CHECKING:
     from colatent.generate.model import Model
@@ -87,7 +88,7 @@ def _judge(model: Model, subject: Subject, tasks: Mapping[str, Task], *, folder:
         "tasks": {name: _document(verdict, seconds[name]) for name, verdict in verdicts.items()},
     }
     atomic_write_text(folder / PAGE, _page(subject, document, verdicts))
-    atomic_write_text(folder / DOCUMENT, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    atomic_write_text(folder / DOCUMENT, json_text(document, indent=1) + "\n")
     return document
 
 

@@ -17,10 +17,11 @@ from safetensors import SafetensorError, safe_open
 
 from colatent.checkpoint.folder import Checkpoint, Scan, read_checkpoint, scan
 from colatent.checkpoint.run import FINISHED, LOCK, METRICS, STATE, RunFolder, is_run_folder, undisturbed
-from colatent.checkpoint.storage import parse_json, size_below
+from colatent.checkpoint.storage import size_below
 from colatent.errors import UserError
 from colatent.evaluate.history import History, read_history
 from colatent.evaluate.run_settings import settings
+from colatent.jsons import parse_json
 from colatent.latents.posterior import overall_std
 
 RUNNING, STOPPED, FAILED = "running", "stopped", "failed"

@@ -14,8 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from colatent.checkpoint.storage import parse_json
 from colatent.evaluate.page import Cell, Grid
+from colatent.jsons import parse_json
 from colatent.plugins.items import Shown
 
 RECORDS = ".jsonl"

@@ -10,7 +10,6 @@ the settings alone, so that one step's samples can be laid beside another's.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from colatent.data.sources import Sources
 from colatent.data.streams import Stream, cut_items
 from colatent.generate.model import Model
 from colatent.generate.requests import Given
+from colatent.jsons import json_text
 from colatent.plugins.contract import Codec, Spelled
 from colatent.plugins.items import FileCodec
 from colatent.plugins.latents import Item
@@ -86,7 +86,7 @@ def write_samples(sampled: Sequence[Sampled], folder: Path) -> None:
             continue
         place = folder / some.source / some.stream
         place.mkdir(parents=True)
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in _records(some, place))
+        lines = (json_text(record) + "\n" for record in _records(some, place))
         (place / "samples.jsonl").write_text("".join(lines), encoding="utf-8")
 
 

@@ -19,6 +19,7 @@ import yaml
 from colatent.checkpoint.storage import atomic_write_text
 from colatent.config.schema import RunConfig
 from colatent.errors import UserError
+from colatent.jsons import parse_json
 
 ID = "wandb.json"
 WHERE = "metrics.wandb"
@@ -87,6 +88,6 @@ def _id(path: Path) -> str:
     if not path.exists():
         atomic_write_text(path, json.dumps({"id": secrets.token_hex(8)}) + "\n")
     try:
-        return str(json.loads(path.read_bytes())["id"])
+        return str(parse_json(path.read_bytes())["id"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError("is damaged", where=str(path), do="remove it: a new run at W&B begins") from error

@@ -19,6 +19,7 @@ from torch import Tensor
 from colatent.checkpoint.storage import sync_folder, temporary_beside, write_chunks
 from colatent.checkpoint.tensors import read_safetensors, safetensors_chunks
 from colatent.errors import UserError
+from colatent.jsons import parse_json
 
 PRIOR, VAE, TOKENIZER = "cola_dit", "cola_vae", "tokenizer.json"
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -58,7 +59,7 @@ def _shards(index: Path) -> list[str]:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        found = parse_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         do = "give the folder that holds cola_dit and cola_vae"
         raise UserError("does not exist", where=str(path), do=do) from error

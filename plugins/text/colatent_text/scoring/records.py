@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from colatent.errors import UserError
+from colatent.jsons import parse_json
 from colatent_text.scoring.protocol import TASKS, Record, cut, lone_letter, normalise, read_truth
 
 WITHOUT = "without choices, compared as text"
@@ -40,10 +41,10 @@ def read_records(path: Path, task: str) -> Iterator[Record]:
 
 def _parsed(line: bytes, *, first: bool, where: str) -> Mapping[str, Any]:
     try:
-        value = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
+        value = parse_json(line.decode("utf-8-sig" if first else "utf-8"))
     except UnicodeDecodeError as error:
         raise UserError(f"not UTF-8 (byte 0x{error.object[error.start]:02x})", where=where) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise UserError(f"not JSON ({error})", where=where, do="write one JSON object a line") from error
     if not isinstance(value, dict):
         raise UserError(f"must be a JSON object, found {_shown(value)}", where=where)

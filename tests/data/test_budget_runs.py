@@ -60,11 +60,11 @@ def test_the_loss_is_the_mean_over_the_latents_of_the_step(tree: dict[str, Any],
     drawn = budgeted(ready, ready.sources.mixture(seed=0), stage="prior").take(16)
     sums, rows = dict.fromkeys(ready.streams, 0.0), dict.fromkeys(ready.streams, 0.0)
     for one in drawn:
-        batch, _ = stage.prepare([one], 0, alone=True).batch
+        batch, *_ = stage.prepare([one], 0, alone=True).batch
         for name, (error_S, weight_S) in velocity_errors(stage.module, batch).items():
             sums[name] += float((error_S * weight_S).sum().detach())
             rows[name] += float(weight_S.sum())
-    batch, _ = stage.prepare(drawn, 0, alone=True).batch
+    batch, *_ = stage.prepare(drawn, 0, alone=True).batch
     for name, loss in flow_losses(stage.module, batch).items():
         assert float(loss.detach()) == pytest.approx(sums[name] / rows[name], rel=1e-5)
 
@@ -75,7 +75,7 @@ def test_a_run_logs_that_loss_and_keeps_the_budget(tree: dict[str, Any], whole: 
     steps = [draws.take(16) for _ in range(STAGE["steps"])]
     assert all(0 < sum(measure(step)) <= STAGE["budget"] for step in steps)
     stage = PriorStage(ready, ready.config.stages["prior"])
-    batch, _ = stage.prepare(steps[0], 0, alone=True).batch
+    batch, *_ = stage.prepare(steps[0], 0, alone=True).batch
     with torch.no_grad():
         losses = flow_losses(stage.module, batch)
     first = next(record for record in metrics(whole) if "loss" in record)

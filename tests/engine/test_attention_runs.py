@@ -31,7 +31,8 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(("blocks", "block"), [((3, 1, 2), 4), ((6, 2), 20), ((2, 1), 160)])
 def test_blocks_of_the_flat_batch_are_those_of_a_dense_mask(make_segment, blocks, block: int) -> None:
     layout = two_copies(make_segment, blocks, block)
-    block_mask = flex.block_mask_of(layout, (True, True), CPU)
+    answered = (True,) * len(layout.parts)
+    block_mask = flex.block_mask_of(layout, answered, CPU)
     seen_NN = seen_by(layout)
     assert torch.equal(create_mask(block_mask.mask_mod, None, None, *seen_NN.shape, device="cpu")[0, 0], seen_NN)
     edge = -layout.length % flex.BLOCK
@@ -40,7 +41,7 @@ def test_blocks_of_the_flat_batch_are_those_of_a_dense_mask(make_segment, blocks
         .unflatten(1, (-1, flex.BLOCK))
         .unflatten(0, (-1, flex.BLOCK))
     )
-    some_MM, all_MM = flex.blocks_seen(flat_runs(layout, (True, True)))
+    some_MM, all_MM = flex.blocks_seen(flat_runs(layout, answered))
     assert np.array_equal(some_MM, tile_MMQK.any(3).any(1))
     assert np.array_equal(all_MM, tile_MMQK.all(3).all(1))
     assert all_MM.any() == (block > 128)  # blocks that need no look at single keys are met

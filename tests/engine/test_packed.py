@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -134,6 +135,34 @@ def test_forward_derivatives_are_those_of_a_plain_layer() -> None:
     with forward_ad.dual_level():
         x = forward_ad.make_dual(torch.randn(4, 32).bfloat16(), torch.ones(4, 32).bfloat16())
         assert forward_ad.unpack_dual(layer(x)).tangent is not None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("how", ["nested", "sparse", "vmap", "traced", "scripted beside it"])
+def test_what_the_operator_does_not_take_goes_to_a_plain_layer(how: str) -> None:
+    plain = nn.Linear(32, 8).bfloat16().requires_grad_(False)
+    layer, x = packed(copy.deepcopy(plain)), torch.randn(4, 32).bfloat16()
+    calls: dict[str, Callable[[nn.Module], torch.Tensor]] = {
+        "nested": lambda one: one(torch.nested.nested_tensor([x, x[:2]])).to_padded_tensor(0.0),
+        "sparse": lambda one: one(x.to_sparse()),
+        "vmap": lambda one: torch.vmap(one)(x.repeat(3, 1, 1)),
+        "traced": lambda one: torch.jit.trace(one, x)(x),
+        "scripted beside it": lambda one: packed(nn.Sequential(torch.jit.script(nn.ReLU()), one))(x),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, of prototypes and of what is on its way out
+        assert torch.equal(calls[how](layer), calls[how](plain))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("x", [torch.ones(4, 32), torch.ones(4, 32).double(), torch.ones(4, 31).bfloat16()])
+def test_what_a_plain_layer_refuses_is_refused_alike(x: torch.Tensor) -> None:
+    plain = nn.Linear(32, 8).bfloat16()
+    with pytest.raises(RuntimeError) as wanted:
+        plain(x)
+    with pytest.raises(RuntimeError) as found:
+        packed(plain)(x)
+    assert str(found.value) == str(wanted.value)
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element")

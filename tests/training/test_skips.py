@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from colatent.checkpoint.folder import Checkpoint
-from colatent.data.mixture import Drawn
 from colatent.errors import UserError
 from colatent.evaluate.run_facts import FAILED, STOPPED, run_facts
 from colatent.evaluate.run_findings import run_findings
@@ -22,7 +21,7 @@ from colatent.train.loop import Trainer
 from colatent.train.optimiser import optimiser_tensors
 from colatent.train.progress import Bar, Reporter
 from colatent.train.skips import Skips
-from colatent.train.spread import Passed, Spread
+from colatent.train.spread import Passed, Ready, Spread
 from colatent.train.world import World
 from plugins_for_tests.runs import TEXT, assert_same_run, changed, last, metrics, run
 from plugins_for_tests.stops import PowerCutError, StopsAt
@@ -37,8 +36,8 @@ def _sick() -> Iterator[None]:
     """Makes loss and gradients of some steps NaN."""
     gradients = Spread.gradients
 
-    def poisoned(self: Spread, drawn: Sequence[Drawn], step: int) -> Passed:
-        passed = gradients(self, drawn, step)
+    def poisoned(self: Spread, ready: Ready, step: int, **how: Any) -> Passed:
+        passed = gradients(self, ready, step, **how)
         if self._stage.name != "prior" or step + 1 not in SICK:
             return passed
         for part in self._stage.parts.values():

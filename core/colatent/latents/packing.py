@@ -9,15 +9,18 @@ Axes: N rows of the flat batch, S rows of one stream, T distinct times, C channe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from colatent.latents.rows import AttentionPart, Layout, Rows
+from colatent.latents.rows import AttentionPart, Layout, Rows, alike
 from colatent.latents.sequence import Blocks, LatentSequence, Segment, blocks_of, next_offset, place, two_copy_mask
+
+_Copies = tuple[Blocks, np.ndarray, np.ndarray]
+"""A sequence's blocks, and which of its latents its clean and its noisy copy hold."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -203,39 +206,42 @@ def with_streams(batch: PackedBatch, channels: Mapping[str, int]) -> PackedBatch
     return replace(batch, streams=streams)
 
 
-def two_copy_layout(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> Layout:
-    """Attention of a packed two-copy pass; `flats` holds (blocks, clean latents, noisy latents) of each sequence."""
-    clean_lengths = [len(clean) for _, clean, _ in flats]
-    noisy_lengths = [len(noisy) for _, _, noisy in flats]
+def two_copy_layout(flats: Sequence[_Copies]) -> Layout:
+    """Attention of a packed two-copy pass. Sequences that are nearly as long as one another share rectangles."""
+    clean_lengths, noisy_lengths = [len(clean) for _, clean, _ in flats], [len(noisy) for _, _, noisy in flats]
     lengths = [a + b for a, b in zip(clean_lengths, noisy_lengths, strict=True)]
     starts = [int(start) for start in np.cumsum([0, *lengths[:-1]])]
-    masks = _masks(flats)
-    clean_rows = Rows(starts, clean_lengths)
+    groups = alike(clean_lengths, noisy_lengths)
+    parts = [_two_copies([flats[one] for one in group], [starts[one] for one in group]) for group in groups]
+    return Layout(tuple(part for some in parts for part in some), sum(lengths))
+
+
+def _two_copies(flats: Sequence[_Copies], starts: Sequence[int]) -> Iterator[AttentionPart]:
+    """The clean copies of some sequences, if there are any, and their noisy ones; `starts`: the first row of each."""
+    clean_lengths, noisy_lengths = [len(clean) for _, clean, _ in flats], [len(noisy) for _, _, noisy in flats]
+    masks, clean_rows = _masks(flats), Rows(starts, clean_lengths)
     noisy_rows = Rows([start + count for start, count in zip(starts, clean_lengths, strict=True)], noisy_lengths)
-    parts = []
     if max(clean_lengths):
         clean_mask = [mask[:count, :count] for mask, count in zip(masks, clean_lengths, strict=False)]
-        clean_BLL = stack_masks(clean_mask)
-        parts.append(AttentionPart(queries=clean_rows, keys=clean_rows, mask_BQK=clean_BLL, history=True))
+        yield AttentionPart(queries=clean_rows, keys=clean_rows, mask_BQK=stack_masks(clean_mask), history=True)
     own = _block_length(flats)
     if own is None:
         noisy_mask = [mask[count:] for mask, count in zip(masks, clean_lengths, strict=False)]
-        keys = Rows(starts, lengths)
+        keys = Rows(starts, [a + b for a, b in zip(clean_lengths, noisy_lengths, strict=True)])
     else:
         noisy_mask = [mask[count:, :count] for mask, count in zip(masks, clean_lengths, strict=False)]
         keys = clean_rows
-    parts.append(AttentionPart(queries=noisy_rows, keys=keys, mask_BQK=stack_masks(noisy_mask), own=own))
-    return Layout(tuple(parts), sum(lengths))
+    yield AttentionPart(queries=noisy_rows, keys=keys, mask_BQK=stack_masks(noisy_mask), own=own)
 
 
-def _block_length(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> int | None:
+def _block_length(flats: Sequence[_Copies]) -> int | None:
     """The length that all noisy blocks of a batch have; None where they differ."""
     counts = np.concatenate([np.bincount(blocks.block_L[noisy]) for blocks, _, noisy in flats])
     found = set(counts[counts > 0].tolist())
     return found.pop() if len(found) == 1 else None
 
 
-def _masks(flats: Sequence[tuple[Blocks, np.ndarray, np.ndarray]]) -> list[np.ndarray]:
+def _masks(flats: Sequence[_Copies]) -> list[np.ndarray]:
     """The two-copy mask of each sequence; only one where all sequences are laid out alike."""
     if len({blocks.key() for blocks, _, _ in flats}) == 1:
         flats = flats[:1]

@@ -18,6 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LONG = 192
+"""Rows up to which all samples share one rectangle: attention over so few is little beside the work on each row."""
+ALIKE = 0.8
+"""Share of the longest sample of a rectangle that the others have at least; one shorter than `LONG` counts as that."""
+
 
 class Rows:
     """B runs of consecutive rows in a flat tensor, as one (B, L) rectangle; padding stands at the end, or at the start
@@ -74,6 +79,23 @@ class Rows:
                 x_N.storage_offset() + first * steps[0],
             )
         return x_N[first : first + span].unflatten(0, (self.batch, self.stride))[:, : self.width]
+
+
+def alike(*lengths: Sequence[int]) -> list[list[int]]:
+    """The numbers of the samples that share rectangles, by one length or several of each. So the cells of rectangles
+    grow with the sum of the samples' squares: where there are long samples, others share theirs only if they are nearly
+    as long. Where none is long, all share one."""
+    sizes = [[max(LONG, length) for length in some] for some in zip(*lengths, strict=True)]
+    groups: list[list[int]] = []
+    for number in sorted(range(len(sizes)), key=lambda number: sizes[number], reverse=True):
+        for group in groups:
+            both = zip(*(sizes[one] for one in (*group, number)), strict=True)
+            if all(min(some) >= ALIKE * max(some) for some in both):
+                group.append(number)
+                break
+        else:
+            groups.append([number])
+    return sorted(sorted(group) for group in groups)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -2,7 +2,8 @@
 
 PyTorch brings a matrix into that order (oneDNN's) again at every product, which for the few rows of a block takes up to
 half of the product's time. Here it is kept. Beside it stays the matrix as it was, and decides: where it has changed
-since, it is packed again (a change through `.data` leaves no trace, and is not seen). Products are the same to the bit.
+since, it is packed again (a change through `.data` or NumPy leaves no trace, and is not seen). Rows come out the same to
+the bit.
 
 The operators are those that `torch.compile` uses on a CPU; where PyTorch has none, layers stay as they are.
 """
@@ -22,8 +23,9 @@ from colatent.prior.layer import GeluLinear
 def pack(network: nn.Module) -> None:
     """Turn a network's linear layers into such as keep their matrix packed, in place. Only where `packing`."""
     for module in network.modules():
-        packed, weight = PACKED.get(type(module)), module._parameters.get("weight")
-        if packed is not None and weight is not None and weight.numel():  # no parameter: made anew whenever asked for
+        packed = PACKED.get(type(module))
+        weight = None if packed is None else module._parameters.get("weight")  # or else made anew whenever asked for
+        if packed is not None and weight is not None and weight.numel():
             module.__class__ = packed
 
 
@@ -77,12 +79,17 @@ class PackedLinear(nn.Linear):
         return torch.ops.mkldnn._linear_pointwise(*given, name, [], variant)
 
     def _packs(self, x: Tensor) -> bool:
-        """Whether the operator does it: without derivatives of any kind, over a matrix that counts its changes, on a
-        machine that has it, which a copy from elsewhere may not be on."""
-        if torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch.compiler.is_compiling():
+        """Whether the operator does it: plain rows, not derived, transformed or traced, over a matrix that counts its
+        changes, on a machine that has it, which a copy from elsewhere may not be on."""
+        transformed = forward_ad._current_level >= 0 or torch._C._functorch.peek_interpreter_stack() is not None
+        if torch.is_grad_enabled() or transformed or torch.compiler.is_compiling() or torch.jit.is_tracing():
             return False
-        fits = self.weight.dtype == torch.bfloat16 and not self.weight.is_inference() and x.dim() > 1
-        return fits and packing(x.device)
+        plain = type(x) is Tensor and not x.is_nested and x.layout == torch.strided and x.dim() > 1
+        if not plain or x.shape[-1] != self.in_features or not packing(x.device):
+            return False
+        cast = x.dtype == torch.float32 and torch.is_autocast_enabled("cpu")
+        counted = self.weight.dtype == torch.bfloat16 and not self.weight.is_inference()
+        return counted and (x.dtype == torch.bfloat16 or cast)
 
     def _plain(self, x: Tensor) -> Tensor:
         return nn.Linear.forward(self, x)

@@ -12,7 +12,7 @@ from functools import lru_cache
 import numpy as np
 
 from colatent.latents.packing import stack_masks
-from colatent.latents.rows import AttentionPart, Layout, Rows
+from colatent.latents.rows import AttentionPart, Layout, Rows, alike
 from colatent.latents.sequence import history_mask
 
 
@@ -35,12 +35,14 @@ def items_layout(
     lengths: tuple[int, ...], *, block: int, window: int, attention: str, cache: str | None = None
 ) -> Layout:
     """Whole items end to end; with cache="fill", right-aligned so that their keys can be kept."""
-    align = "right" if cache else "left"
-    distinct = lengths[:1] if len(set(lengths)) == 1 else lengths
-    masks = [item_mask(length, block=block, window=window, attention=attention) for length in distinct]
-    rows = Rows(starts_of(lengths), lengths, align=align)
-    part = AttentionPart(queries=rows, keys=rows, mask_BQK=stack_masks(masks, align=align), cache=cache)
-    return Layout((part,), sum(lengths))
+    align, starts, parts = "right" if cache else "left", starts_of(lengths), []
+    for group in [list(range(len(lengths)))] if cache else alike(lengths):
+        some = [lengths[one] for one in group]
+        distinct = some[:1] if len(set(some)) == 1 else some
+        masks = [item_mask(length, block=block, window=window, attention=attention) for length in distinct]
+        rows = Rows([starts[one] for one in group], some, align=align)
+        parts.append(AttentionPart(queries=rows, keys=rows, mask_BQK=stack_masks(masks, align=align), cache=cache))
+    return Layout(tuple(parts), sum(lengths))
 
 
 def cut_layout(lengths: Sequence[int], cut_blocks: Sequence[Sequence[int]], *, block: int, window: int) -> Layout:
@@ -54,5 +56,9 @@ def cut_layout(lengths: Sequence[int], cut_blocks: Sequence[Sequence[int]], *, b
         same = (number[:, None] == number[None]) & (copy[:, None] == copy[None])
         masks.append((before & ~copy[None]) | same)
         totals.append(len(number))
-    rows = Rows(starts_of(totals), totals)
-    return Layout((AttentionPart(queries=rows, keys=rows, mask_BQK=stack_masks(masks)),), sum(totals))
+    starts, parts = starts_of(totals), []
+    for group in alike(totals):
+        rows = Rows([starts[one] for one in group], [totals[one] for one in group])
+        mask_BQK = stack_masks([masks[one] for one in group])
+        parts.append(AttentionPart(queries=rows, keys=rows, mask_BQK=mask_BQK))
+    return Layout(tuple(parts), sum(totals))

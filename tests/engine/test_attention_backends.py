@@ -119,6 +119,11 @@ def test_describe_names_what_works_on_a_cpu(monkeypatch) -> None:
         "flex": "not for training on cpu: has no backward pass on a CPU",
         "xformers": "not on cpu: needs CUDA",
     }
+    with monkeypatch.context() as card:
+        card.setattr("colatent.prior.backends.varlen.works", lambda case: True)
+        assert describe(CPU)["recorded"] == "varlen"
+        card.setenv(SETTING, "sdpa")
+        assert "recorded" not in describe(CPU)
     monkeypatch.setenv(SETTING, "flex")
     assert describe(CPU)["training"] == "COLATENT_ATTENTION: flex has no backward pass on a CPU; set auto or matrix"
 

@@ -19,7 +19,7 @@ from colatent.evaluate.bench import Bench, Measured, fill_zeros
 from colatent.evaluate.flops import count_flops, generation_flops
 from colatent.generate.model import Model
 from colatent.generate.prefix import split_own
-from colatent.generate.prompts import Read, read_prompt
+from colatent.generate.prompts import Read, read_prompts
 from colatent.generate.requests import Request, Result, Settings
 from colatent.generate.running import block_lengths, open_stream
 from colatent.plugins.latents import Latents
@@ -80,7 +80,7 @@ def _count(model: Model, questions: Questions, made: Sequence[Result]) -> tuple[
     """Data units and FLOPs of one repeat."""
     read: list[Read] = []
     prompts = questions.prompts()
-    encoding = count_flops(lambda: read.extend(read_prompt(model.codecs, one, target=None) for one in prompts))
+    encoding = count_flops(lambda: read.extend(read_prompts(model.codecs, prompts, target=None)))
     requests = [_request(model, one, questions) for one in read]
     target, own = requests[0].target, requests[0].own
     whole, count, real = (0, 0, 0) if own is None else split_own(own)

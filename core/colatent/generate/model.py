@@ -18,7 +18,7 @@ from colatent.config.prior import PriorConfig
 from colatent.config.sampling import SampleConfig
 from colatent.errors import UserError
 from colatent.generate.precision import Computing, Precision
-from colatent.generate.prompts import default_target, read_prompt
+from colatent.generate.prompts import Read, default_target, read_prompt, read_prompts
 from colatent.generate.replays import Kept, replaying
 from colatent.generate.requests import (
     Ask,
@@ -130,7 +130,9 @@ class Model:
             raise UserError(
                 "prompts is one string", where="generate_many", do="give a list of prompts, or use generate"
             )
-        requests = [request for prompt in prompts for request in self._requests(prompt, asked=asked, samples=range(n))]
+        with self.computing():
+            every = read_prompts(self.codecs, prompts, target=asked.target)
+        requests = [request for read in every for request in self._requests(read, asked=asked, samples=range(n))]
         results: dict[int, Result] = {}
         for some in batches(self.codecs, requests, size=batch):
             running = self._run([requests[number] for number in some.numbers], asked, new=sum(some.lengths))
@@ -157,9 +159,7 @@ class Model:
         """What is asked, with the config's settings for the stream that is generated."""
         return settle(self.sample.of(ask.get("target") or default_target(self.codecs)), ask)
 
-    def _requests(self, prompt: Prompt, *, asked: Asked, samples: Sequence[int]) -> list[Request]:
-        with self.computing():
-            read = read_prompt(self.codecs, prompt, target=asked.target)
+    def _requests(self, read: Read, *, asked: Asked, samples: Sequence[int]) -> list[Request]:
         options = {**self.sample.options.get(read.target, {}), **asked.options}
         checked = check_options(self.codecs[read.target], options, stream=read.target, where="")
         return [
@@ -191,7 +191,9 @@ class Model:
     def _run_one(self, prompt: Prompt, *, sample: int, ask: Ask) -> Running:
         asked = self._settle(ask)
         check_counts(sample=(sample, 0))
-        requests = self._requests(prompt, asked=asked, samples=[sample])
+        with self.computing():
+            read = read_prompt(self.codecs, prompt, target=asked.target)
+        requests = self._requests(read, asked=asked, samples=[sample])
         return self._run(requests, asked, new=sum(block_lengths(self.codecs[requests[0].target], requests[0])))
 
 

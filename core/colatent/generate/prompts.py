@@ -18,8 +18,11 @@ import torch
 
 from colatent.errors import UserError
 from colatent.generate.requests import Given, GivenLatents, Prompt
-from colatent.plugins.contract import Codec, Promptable
+from colatent.plugins.contract import Codec, MeasuredCodec, Promptable
 from colatent.plugins.latents import Encoded, Item
+
+TOGETHER = 64
+"""Prompts that are encoded together at most."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -38,8 +41,41 @@ class Read:
     name: str = ""
 
 
-def read_prompt(codecs: Mapping[str, Codec], prompt: Prompt, *, target: str | None) -> Read:
-    """Find the target of a prompt and encode what it gives. Raises `UserError` where it cannot be read."""
+def read_prompts(codecs: Mapping[str, Codec], prompts: Sequence[Prompt], *, target: str | None) -> list[Read]:
+    """All of them, as `read_prompt` reads each. What is to be continued is encoded together where it is equally long:
+    so each is rounded as it would be alone."""
+    begun = _begin_together(codecs, prompts, target)
+    return [
+        read_prompt(codecs, prompt, target=target, begun=begun.get(number)) for number, prompt in enumerate(prompts)
+    ]
+
+
+def _begin_together(codecs: Mapping[str, Codec], prompts: Sequence[Prompt], target: str | None) -> dict[int, Encoded]:
+    """Beginnings of those that are strings or ids to be continued, encoded, by number; none where the codec cannot tell
+    how long they are."""
+    plain = [n for n, one in enumerate(prompts) if isinstance(one, Sequence) and one and not _all_given(one)]
+    if len(plain) < 2 or target not in (None, stream := prompted(codecs, target)):
+        return {}
+    codec = codecs[stream]
+    if not (isinstance(codec, MeasuredCodec) and isinstance(codec, Promptable)):
+        return {}
+    items = [codec.prompt(cast("str | Sequence[int]", prompts[number])) for number in plain]
+    groups: dict[int, list[int]] = {}
+    for place, length in enumerate(codec.lengths(items)):
+        groups.setdefault(length, []).append(place)
+    found: dict[int, Encoded] = {}
+    for group in groups.values():
+        for some in (group[start : start + TOGETHER] for start in range(0, len(group), TOGETHER)):
+            records = _encode(codec, [items[place] for place in some])
+            found |= {plain[place]: record for place, record in zip(some, records, strict=True)}
+    return found
+
+
+def read_prompt(
+    codecs: Mapping[str, Codec], prompt: Prompt, *, target: str | None, begun: Encoded | None = None
+) -> Read:
+    """Find the target of a prompt and encode what it gives. Raises `UserError` where it cannot be read. `begun`: what a
+    string or ids to be continued are encoded as, where that is known."""
     if not isinstance(prompt, Sequence):
         raise UserError(f"is {prompt!r}", where="prompt", do="give a string, token ids or a list of Given")
     if not prompt:
@@ -49,7 +85,8 @@ def read_prompt(codecs: Mapping[str, Codec], prompt: Prompt, *, target: str | No
     stream = prompted(codecs, target)
     if target is None or target == stream:
         item = cast("str | Sequence[int]", prompt)
-        return Read(target=stream, own=_begin(codecs, stream, item), name=_name(item))
+        own = _begin(codecs, stream, item) if begun is None else _unless_empty(begun)
+        return Read(target=stream, own=own, name=_name(item))
     if not isinstance(prompt, str):
         raise UserError(
             f"token ids can only be continued, in stream {stream!r}", do="give a string, or a list of Given"
@@ -123,7 +160,10 @@ def _begin(codecs: Mapping[str, Codec], stream: str, item: Item) -> Encoded | No
         raise UserError(what, do="give whole items only")
     if not isinstance(item, Sequence):
         raise UserError(f"an item of stream {stream!r} cannot begin with {item!r}", do="give a string or token ids")
-    own = _encode(codec, codec.prompt(item))
+    return _unless_empty(*_encode(codec, [codec.prompt(item)]))
+
+
+def _unless_empty(own: Encoded) -> Encoded | None:
     return own if len(own.mean_LC) else None
 
 
@@ -142,7 +182,7 @@ def _given(codecs: Mapping[str, Codec], prompt: Sequence[Given]) -> tuple[GivenL
         raise UserError("the first given item has none before it to share a group with", do="leave same_group out")
     found = []
     for one in prompt:
-        latents = _encode(codecs[_known(codecs, one.stream)], one.item)
+        (latents,) = _encode(codecs[_known(codecs, one.stream)], [one.item])
         if not len(latents.mean_LC):
             raise UserError(f"a given item of stream {one.stream!r} is empty", do="leave it out")
         found.append(GivenLatents(stream=one.stream, latents=latents, same_group=one.same_group))
@@ -156,12 +196,14 @@ def _known(codecs: Mapping[str, Codec], stream: str) -> str:
 
 
 @torch.no_grad()
-def _encode(codec: Codec, item: Item) -> Encoded:
-    record = codec.encode([item])[0]
-    return Encoded(
-        mean_LC=record.mean_LC.float().cpu(),
-        logvar_LC=None,
-        block_lengths=record.block_lengths,
-        positions_LA=record.positions_LA.float().cpu(),
-        units_L=record.units_L.cpu(),
-    )
+def _encode(codec: Codec, items: Sequence[Item]) -> list[Encoded]:
+    return [
+        Encoded(
+            mean_LC=record.mean_LC.float().cpu(),
+            logvar_LC=None,
+            block_lengths=record.block_lengths,
+            positions_LA=record.positions_LA.float().cpu(),
+            units_L=record.units_L.cpu(),
+        )
+        for record in codec.encode(items)
+    ]

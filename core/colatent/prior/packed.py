@@ -2,8 +2,8 @@
 
 PyTorch brings a matrix into that order (oneDNN's) again at every product, which for the few rows of a block takes up to
 half of the product's time. Here it is kept. Beside it stays the matrix as it was, and decides: where it has changed
-since, it is packed again (a change through `.data` or NumPy leaves no trace, and is not seen). Rows come out the same to
-the bit.
+since, it is packed again (a change through `.data` or NumPy leaves no trace, and is not seen). Rows come out the same
+to the bit.
 
 The operators are those that `torch.compile` uses on a CPU; where PyTorch has none, layers stay as they are.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 
@@ -112,7 +112,7 @@ def typical(device: torch.device, *, gradient: bool) -> Case:
 
 
 def describe(device: torch.device) -> dict[str, str]:
-    """What trains and what generates on a device, and why other backends do not work there."""
+    """What trains and what generates on a device, recorded or not, and why other backends do not work there."""
     rows = Rows([0], [2])
     trained = AttentionPart(queries=rows, keys=rows, mask_BQK=torch.ones(1, 2, 2, dtype=torch.bool).tril())
     generated = AttentionPart(queries=rows, keys=rows, cache="read")
@@ -123,6 +123,9 @@ def describe(device: torch.device) -> dict[str, str]:
             said[word] = choose(Layout((part,), 2), case)[0]
         except UserError as error:
             said[word] = str(error)
+    with suppress(UserError):
+        if by_lengths(Layout((generated,), 2), typical(device, gradient=False)):
+            said["recorded"] = "varlen"
     for name, backend in BACKENDS.items():
         training, generation = (backend.why_not(typical(device, gradient=gradient)) for gradient in (True, False))
         if generation is not None:

@@ -154,6 +154,15 @@ def test_a_config_is_measured_on_its_own_data(measure, in_tmp) -> None:
     assert not list(in_tmp.iterdir())
 
 
+def test_unequal_steps_count_by_their_work() -> None:
+    """A step of pixels has hundreds of units for each of a step of text, and no more FLOPs."""
+    whole = {"memory": None, "peak": 100.0, "flops": {"prior": 90, "codec": 30}}
+    mixed = bench.Measured(seconds=[1.0, 1.0, 2.0], tokens=[1.0, 1000.0, 2.0], **whole).facts()
+    assert mixed["fraction_of_peak"] == pytest.approx(120 / 4 / 100)
+    alike = bench.Measured(seconds=[1.0, 1.0, 7.0], tokens=[2.0, 2.0, 2.0], **whole).facts()
+    assert alike["fraction_of_peak"] == pytest.approx(40 / 100)
+
+
 def test_facts_are_readable_without_json(capsys, monkeypatch) -> None:
     monkeypatch.delenv(SETTING, raising=False)
     assert main(["bench", "train", *SHAPE, "--sequence", "8"]) == 0

@@ -50,9 +50,12 @@ class Measured:
     more: Mapping[str, float] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
-        """JSON-able figures; rates are medians over the repeats, with the slowest and the fastest."""
+        """JSON-able figures; rates are medians over the repeats, with the slowest and the fastest. Where repeats are of
+        unequal work, as those of mixed sources are, FLOPs per second are those of all together."""
         rates = [count / seconds for count, seconds in zip(self.tokens, self.seconds, strict=True)]
-        rate, per_token = statistics.median(rates), sum(self.flops.values()) / sum(self.tokens)
+        rate, whole = statistics.median(rates), sum(self.flops.values())
+        equal = len(set(self.tokens)) == 1
+        speed = rate * whole / sum(self.tokens) if equal else whole / sum(self.seconds)
         return {
             "tokens_per_second": rate,
             "tokens_per_second_range": [min(rates), max(rates)],
@@ -60,11 +63,11 @@ class Measured:
             **self.more,
             "tokens": statistics.median(self.tokens),
             "repeats": len(self.seconds),
-            "flops_per_token": per_token,
-            "flops_share": {name: count / sum(self.flops.values()) for name, count in self.flops.items()},
-            "flops_per_second": rate * per_token,
+            "flops_per_token": whole / sum(self.tokens),
+            "flops_share": {name: count / whole for name, count in self.flops.items()},
+            "flops_per_second": speed,
             "matrix_peak": self.peak,
-            "fraction_of_peak": rate * per_token / self.peak,
+            "fraction_of_peak": speed / self.peak,
             "peak_memory": self.memory,
         }
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from colatent.generate.prefix import Prefix, pack_prefixes
 from colatent.latents.packing import pack
 from colatent.latents.rows import AttentionPart, Layout, Rows
+from colatent.prior.attention import attend
 from colatent.prior.cache import KVCache
 
 
@@ -86,3 +87,15 @@ def asks_with_history(cache: KVCache) -> Layout:
     batch = len(cache.length_B)
     rows = Rows([2 * b for b in range(batch)], [2] * batch)
     return Layout((AttentionPart(queries=rows, keys=rows, mask_BQK=cache.mask_BQK(2), cache="read"),), 2 * batch)
+
+
+def assert_like_the_formula(layout: Layout) -> None:
+    """Values and gradients of attention in float64 are those of the dense formula."""
+    found, truth = ([x.clone().requires_grad_() for x in drawn(layout.length)] for _ in range(2))
+    o_NHD, true_NHD = attend(*found, layout=layout), formula(*truth, seen_by(layout))
+    torch.testing.assert_close(o_NHD, true_NHD, rtol=0, atol=1e-13)
+    weight = torch.randn(o_NHD.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    pairs = ((o_NHD, found), (true_NHD, truth))
+    gradients, true = (torch.autograd.grad((o * weight).sum(), x) for o, x in pairs)
+    for one, two in zip(gradients, true, strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-12)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from attending import drawn, formula, seen_by, two_copies
+from attending import assert_like_the_formula, seen_by, two_copies
 
 from colatent.config.prior import PriorConfig
 from colatent.evaluate.flops import count_flops
@@ -14,7 +14,6 @@ from colatent.flow.objective import flow_losses
 from colatent.latents import rows
 from colatent.latents.packing import pack
 from colatent.latents.rows import Layout, alike
-from colatent.prior.attention import attend
 from colatent.prior.dit import Prior
 from colatent_text.layouts import cut_layout, items_layout
 
@@ -41,14 +40,7 @@ def test_values_and_gradients_equal_the_formula(
     apart = LAYOUTS[name](make_segment)
     assert len(apart.parts) > len(together.parts)
     assert torch.equal(seen_by(apart), seen_by(together))
-    found, truth = ([x.clone().requires_grad_() for x in drawn(apart.length)] for _ in range(2))
-    o_NHD, true_NHD = attend(*found, layout=apart), formula(*truth, seen_by(together))
-    torch.testing.assert_close(o_NHD, true_NHD, rtol=0, atol=1e-13)
-    weight = torch.randn(o_NHD.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    pairs = ((o_NHD, found), (true_NHD, truth))
-    gradients, true = (torch.autograd.grad((o * weight).sum(), x) for o, x in pairs)
-    for one, two in zip(gradients, true, strict=True):
-        torch.testing.assert_close(one, two, rtol=0, atol=1e-12)
+    assert_like_the_formula(apart)
 
 
 @pytest.mark.usefixtures("double")
